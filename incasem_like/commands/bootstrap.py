@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.bootstrapping.settings import RoundConfig, load_round_config
 from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.tables import Column, print_table
 from incasem_like.commands.tracked import Resumable, run_options, run_tracked, script_folder, stores_of
+from incasem_like.config.loading import COMMAND_LINE, Layers, lay_given
 from incasem_like.errors import InputError
 from incasem_like.terminal import duration, shell_command, shown_path
 from incasem_like.volumes.provenance import command_line
@@ -42,8 +44,6 @@ def main(script: Path) -> NoReturn:
 
 def read_config(line: CommandLine, folder: Path) -> RoundConfig:
     """Read the configuration; with ``--continue``, that of the parent round below the given keys."""
-    from incasem_like.bootstrapping.settings import RoundConfig, load_round_config
-    from incasem_like.config.loading import COMMAND_LINE, Layers, lay_given
 
     config = load_round_config(line.files, line.updates, folder)
     if line.own.parent is None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+
 from incasem_like.commands.options import DEBUG_OPTION, add_options, add_record_flags, run_id, store_url
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.terminal import HelpFormatter, nearest
@@ -170,8 +172,6 @@ class _HelpFormatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 def format_config(config: dict[str, Any]) -> str:
     """Write a configuration as YAML, for ``print_config``; URLs without their credentials."""
-    import yaml
-
     return yaml.safe_dump(without_credentials(plain(config)), sort_keys=False, default_flow_style=None, width=120)
 
 

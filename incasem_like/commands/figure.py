@@ -11,6 +11,9 @@ from incasem_like.commands.options import StoreChoice, kind_option, store_option
 from incasem_like.commands.view import find_places
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
+from incasem_like.viewing.opening import scene_of_places
+from incasem_like.viewing.sections import MOVIES, PICTURES, SectionView, write_movie, write_picture
+from incasem_like.volumes import Roi
 
 AXES = {"xy": 0, "xz": 1, "yz": 2}
 
@@ -55,9 +58,6 @@ def figure(
     PLACE is a dataset, a container or group with several, or a run, as for ``incasem-like view``. The first one is
     shown as grey values; labels, probabilities and masks are painted over it, wherever they are in nm.
     """
-    from incasem_like.viewing.opening import scene_of_places
-    from incasem_like.viewing.sections import MOVIES, PICTURES, SectionView, write_movie, write_picture
-    from incasem_like.volumes import Roi
 
     suffix = output.suffix.lower()
     if suffix not in (*PICTURES, *MOVIES):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -22,6 +22,9 @@ from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.moving.sync import open_offline
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.values import without_credentials
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"^(?:([a-z]+)[/ :])?0*(\d+)$", re.IGNORECASE)
@@ -169,6 +172,13 @@ def predict_command(stores: StoreChoice, run_id: int, script: Path | None = None
     path = "scripts/03_predict/predict.py" if script is None else shown_path(script)
     words = ["python", path, "--run_id", run_id, *([] if checkpoint is None else ["--checkpoint", checkpoint])]
     return shell_command(*words, *stores.flags(), "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json")
+
+
+def given_workers(arguments: argparse.Namespace) -> Workers | None:
+    """Return the workers that a script's flags ask for, see ``blockwise.workers_file``."""
+    from incasem_like.blockwise.workers_file import given_workers  # numpy and pydantic would slow ``--help`` down
+
+    return given_workers(arguments)
 
 
 def default_runs_directory() -> Path:

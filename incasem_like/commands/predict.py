@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import share_the_cores
+from incasem_like.commands.options import given_workers
 from incasem_like.commands.tracked import (
     CHECK_COMMIT,
     Resumable,
@@ -104,8 +105,6 @@ def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
 
 def predict(config: PredictionConfig, line: CommandLine, script: Path) -> FinishedPrediction:
     """Find the training runs and predict with them."""
-    from incasem_like.blockwise.workers_file import given_workers
-
     workers = given_workers(line.own)
     trainings = [find_training(line, config, training_id) for training_id in training_ids(config)]
     if line.own.check_commit:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import share_the_cores
-from incasem_like.commands.options import predict_command
+from incasem_like.commands.options import given_workers, predict_command
 from incasem_like.commands.predict import (
     add_flags,
     artifact_command,
@@ -27,7 +27,7 @@ from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import counted, report_written, shown_path
 from incasem_like.tracking.model.checkpoints import series_log_folder
 from incasem_like.tracking.moving.model_files import share
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
+from incasem_like.tracking.stores.records import ChosenCheckpoint
 
 if TYPE_CHECKING:
     from incasem_like.prediction.series.experiment import FinishedSeries
@@ -84,8 +84,6 @@ def read_config(line: CommandLine, folder: Path) -> SeriesConfig:
 
 def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSeries:
     """Find the training run and predict with its checkpoints."""
-    from incasem_like.blockwise.workers_file import given_workers
-
     workers = given_workers(line.own)
     training = find_training(line, config, training_ids(config)[0])
     if line.own.check_commit:

@@ -11,6 +11,9 @@ from incasem_like.commands.options import Reference, RunReference, StoreChoice, 
 from incasem_like.commands.runs.lineage import find_lineage
 from incasem_like.terminal import report_written, shown_path
 from incasem_like.tracking import RunRecord
+from incasem_like.viewing.lineage_drawing import lineage_svg
+from incasem_like.viewing.report import write_report
+from incasem_like.viewing.run_report import report_of_run, report_of_runs
 
 
 @click.command("report")
@@ -23,13 +26,11 @@ def report(runs: Sequence[Reference], output: Path | None, kind: str, stores: St
 
     ID is a run's id, 12, or kind and id, predictions/12. The page stands alone: it needs no other file and no network.
     """
-    from incasem_like.viewing.run_report import report_of_runs  # matplotlib would slow ``--help`` down
 
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     if len(records) == 1:
         write_run_report(records[0], stores, output)
         return
-    from incasem_like.viewing.report import write_report
 
     ids = "_".join(f"{record.id:04d}" for record in records)
     path = (output or Path(f"report_{records[0].kind}_{ids}.html")).expanduser().absolute()
@@ -42,9 +43,6 @@ def write_run_report(record: RunRecord, stores: StoreChoice, output: Path | None
     Raises:
         InputError: The output is a folder, or another file than a page.
     """
-    from incasem_like.viewing.lineage_drawing import lineage_svg
-    from incasem_like.viewing.report import write_report
-    from incasem_like.viewing.run_report import report_of_run
 
     everything = [run for store in stores.open_all().values() for run in store.summaries(inputs=True)]
     lineage, focus = find_lineage(f"{record.kind}/{record.id}", record.kind, everything, record.store.description)

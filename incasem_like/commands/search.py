@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.commands.command_line import CommandLine
+from incasem_like.commands.options import given_workers
 from incasem_like.commands.segment import add_prediction_flags, open_prediction
 from incasem_like.commands.tables import Column, print_table
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
@@ -50,7 +51,6 @@ def main(script: Path) -> None:
 
 def search(config: DecodeSearchConfig, line: CommandLine, script: Path) -> None:
     """Search, and print the choices, the best first."""
-    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.evaluation.decode_search import search_as_run, validation_blocks
     from incasem_like.search import shown
     from incasem_like.viewing.error_figure import draw_errors

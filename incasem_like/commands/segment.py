@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.commands.command_line import CommandLine
+from incasem_like.commands.options import given_workers
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.errors import InputError
 from incasem_like.terminal import add_worker_flags, counted, report_written, script_parser, shell_command
@@ -53,7 +54,6 @@ def main(script: Path) -> None:
 
 def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None:
     """Segment, and print what was written."""
-    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.segmentation.planning import plan_segmentation
     from incasem_like.segmentation.segment_run import segment_as_run
 
@@ -100,7 +100,6 @@ def open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
     Raises:
         InputError: It names none, or both a run and a container; or the run lacks it.
     """
-    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.config import load_prediction_config
     from incasem_like.segmentation.predicted import predicted_volume
     from incasem_like.segmentation.segment_run import predicted_dataset

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import Field
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from incasem_like.commands.options import StoreChoice, add_record_flags, record_options
+from incasem_like.commands.options import StoreChoice, add_record_flags, given_workers, record_options
 from incasem_like.terminal import add_worker_flags, report_written
 from incasem_like.tracking.kinds import singular
 
@@ -65,8 +65,6 @@ def run_options(arguments: argparse.Namespace, kind: str, *, lookups: bool = Fal
     Raises:
         InputError, ConfigError: As ``record_options`` and ``given_workers``.
     """
-    from incasem_like.blockwise.workers_file import given_workers
-
     names = ("num_workers", "overwrite")
     options = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     options["workers"] = given_workers(arguments)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from incasem_like.terminal import duration
-from incasem_like.tracking.queries.conditions import shown
+from incasem_like.tracking.queries.fields import shown
 
 NOTHING = "-"
 _EXACT = 2**53
@@ -40,22 +40,19 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         form = "  ".join(f"%{'' if column.right else '-'}{width}s" for column, width in sides)
         print("\n".join((form % tuple(cells)).rstrip() for cells in lines))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich import box, console, table, text
 
     # long cells fold where the terminal is narrow, short ones stay in one piece
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column, width in zip(columns, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(column.title, justify=justify, overflow="fold", min_width=min(width, _KEPT_WHOLE))
+        grid.add_column(column.title, justify=justify, overflow="fold", min_width=min(width, _KEPT_WHOLE))
     for row in rows:
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "dim" if cell == NOTHING else "")) for cell in row))
-    console = Console()
+        grid.add_row(*(text.Text(cell, style=_COLOURS.get(cell, "dim" if cell == NOTHING else "")) for cell in row))
+    screen = console.Console()
     least = sum(min(width, _KEPT_WHOLE) + _BETWEEN for width in widths)
-    console.width = max(console.width, least)
-    console.print(table)
+    screen.width = max(screen.width, least)
+    screen.print(grid)
 
 
 def at_terminal() -> bool:

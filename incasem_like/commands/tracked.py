@@ -18,8 +18,6 @@ from incasem_like.terminal import run_guarded
 from incasem_like.tracking.recording.surroundings import describe_repositories
 
 if TYPE_CHECKING:
-    from sacred.observers import RunObserver
-
     from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
     from incasem_like.tracking import RunRecord
 
@@ -98,7 +96,7 @@ def stores_of(
     return StoreChoice(own or line.store, directories.runs, line.offline, tracking.url)
 
 
-def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
+def further_observers(line: CommandLine, folder: Path) -> list[Any]:
     """Make the observers of --slack and --observer; files are searched in the current folder, then beside the script.
 
     Raises:
@@ -106,7 +104,7 @@ def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
     """
     if not line.slack and not line.observers:
         return []
-    from incasem_like.tracking.recording.observers import read_observer
+    from incasem_like.tracking.recording.observers import read_observer  # pydantic would slow ``--help`` down
 
     folders = [Path.cwd(), folder]
     slack = [read_observer(line.slack, folders, "SlackObserver")] if line.slack else []

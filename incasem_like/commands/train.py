@@ -18,7 +18,7 @@ from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
 from incasem_like.processes import keep_freed_memory
 from incasem_like.terminal import report_written, run_guarded, shell_command, shown_path
-from incasem_like.training.continuing import differences
+from incasem_like.training.continuing import differences, with_tracked_data
 from incasem_like.training.processes import leading, started_processes
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def main(script: Path) -> NoReturn:
 
 def run(request: TrainingRequest, line: CommandLine, script: Path) -> None:
     """Train, and print where everything is and the next commands."""
-    from incasem_like.training.continuing import with_tracked_data
     from incasem_like.training.experiment import train
 
     config = request.config

@@ -19,7 +19,9 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
 from incasem_like.viewing.layers import SHADERS
+from incasem_like.viewing.opening import places_of_run, scene_of_data_config, scene_of_places
 from incasem_like.viewing.scene import Plane, Scene
+from incasem_like.viewing.screenshot import take_screenshot
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,6 @@ def show(scene: Scene, showing: Showing, wait: Callable[[], object] | None = Non
             write_whole(showing.export, lambda file: file.write(json.dumps(state, indent=1).encode()))
             report_written("the state of the view", shown_path(showing.export))
         if showing.screenshot is not None:
-            from incasem_like.viewing.screenshot import take_screenshot
-
             take_screenshot(link, showing.screenshot)
             report_written("the picture", shown_path(showing.screenshot))
             return
@@ -106,7 +106,6 @@ def view(
     PLACE is a container, a dataset or group in it, a folder of snapshots, a data configuration (JSON), or a run: its
     id, 12, or kind and id, predictions/12. What is shown is read while you look; nothing is copied.
     """
-    from incasem_like.viewing.opening import scene_of_data_config, scene_of_places
 
     configurations = [Path(place) for place in places if place.lower().endswith(".json")]
     if configurations and len(configurations) < len(places):
@@ -127,7 +126,6 @@ def find_places(places: Sequence[str], kind: str, stores: StoreChoice, datasets:
         stores: Where runs are looked for.
         datasets: Datasets of each place that is not a run; empty for all.
     """
-    from incasem_like.viewing.opening import places_of_run
 
     named: list[str] = []
     for place in places:

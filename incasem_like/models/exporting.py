@@ -29,7 +29,7 @@ from incasem_like.models.portable import (
 )
 from incasem_like.networks import geometry_in_volumes, network_geometry, read_checkpoint
 from incasem_like.samples import open_regions
-from incasem_like.tracking.queries.checkpoint_choice import choose_checkpoint
+from incasem_like.tracking.stores.records import choose_checkpoint
 from incasem_like.volumes import Coordinate, Roi
 
 if TYPE_CHECKING:

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.config import TrainingConfig, resolve_training_config
 from incasem_like.config.reading import read_keys
 from incasem_like.errors import CheckpointError, InputError
-from incasem_like.networks import build_network, load_checkpoint, network_geometry, read_checkpoint
+from incasem_like.models import PortableModel
+from incasem_like.networks import Checkpoint, build_network, load_checkpoint, network_geometry, read_checkpoint
 from incasem_like.pretrained.foreign import ForeignRun, blank_document, origin, translate
+from incasem_like.pretrained.manifest import PublishedModel
 from incasem_like.tracking.model.cache import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from incasem_like.models import PortableModel
-    from incasem_like.networks import Checkpoint
-    from incasem_like.pretrained.manifest import PublishedModel
 
 State = Mapping[str, "Tensor"]
 _DEFAULT_KERNELS = [[3, 3, 3], [3, 3, 3]]
@@ -31,12 +29,8 @@ _DEFAULT_KERNELS = [[3, 3, 3], [3, 3, 3]]
 class ImportedCheckpoint:
     """A checkpoint file to be imported into a run.
 
-    Attributes:
-        path: The file.
-        sha256: SHA-256 of the file.
-        iteration: Number of updates the network had seen.
-        iteration_known: Whether the user or the file gave it; otherwise ``iteration`` is 0.
-        url: Where it was published, or None.
+    ``iteration`` is the number of updates the network had seen; 0 unless the user or the file gave it
+    (``iteration_known``). ``url`` is where it was published, or None.
     """
 
     path: Path
@@ -47,16 +41,7 @@ class ImportedCheckpoint:
 
 
 def read_imported(path: Path, iteration: int | None = None, url: str | None = None) -> ImportedCheckpoint:
-    """Read the metadata of a checkpoint file.
-
-    Args:
-        path: The file.
-        iteration: Updates that the network had seen; by default the count of its Adam.
-        url: Where it was published.
-
-    Raises:
-        CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
-    """
+    """Read the metadata of a checkpoint file; by default the number of updates is the count of its Adam."""
     content = read_whole(path)
     counted = iteration if iteration is not None else updates_seen(content)
     return ImportedCheckpoint(path, file_sha256(path), counted or 0, counted is not None, url)
@@ -82,12 +67,7 @@ def read_whole(path: Path) -> Checkpoint:
 
 
 def check_fits(path: Path, config: Mapping[str, Any]) -> None:
-    """Check that a checkpoint belongs to the network that a run's configuration describes.
-
-    Raises:
-        CheckpointError: It does not; the first tensor that differs is named.
-        ConfigError: The configuration cannot be used.
-    """
+    """Check that a checkpoint fits the network of a configuration; the error names the first tensor that differs."""
     load_checkpoint(path, build_network(resolve_training_config(config).model))
 
 
@@ -137,23 +117,12 @@ def run_of_checkpoint(
         info["model"], tags = described, ("pretrained", *model.name.split("_"))
     file = checkpoint.path.name
     comment = f"imported from the checkpoint {file}; how it was trained is not known, incasem's defaults stand"
-    document = blank_document(run_id, name, comment, config, info)
-    if checkpoint.iteration_known:
-        document["result"] = {"iteration": checkpoint.iteration}
-    return ForeignRun(run_id, name, identity, document, tags=tags)
+    iteration = checkpoint.iteration if checkpoint.iteration_known else None
+    return ForeignRun(run_id, name, identity, blank_document(run_id, name, comment, config, info, tags, iteration))
 
 
 def run_of_portable(model: PortableModel, path: Path, name: str | None = None) -> ForeignRun:
-    """Make a training run of a portable model.
-
-    Args:
-        model: The model.
-        path: The file or package that it was read from.
-        name: The run's name; by default that of the model.
-
-    Raises:
-        ConfigError: This version of the package cannot use its configuration.
-    """
+    """Make a training run of a portable model that was read from a file or package."""
     described, identity = model.description, f"portable model of sha256 {model.identity}"
     name = name or described.name
     info = {
@@ -162,10 +131,8 @@ def run_of_portable(model: PortableModel, path: Path, name: str | None = None) -
     }
     came, config = described.training, described.training_config.model_dump(mode="json")
     comment = f"imported from {path.name}: there training run {came.run_id}, iteration {came.iteration}"
-    document = blank_document(None, name, comment, config, info)
-    if came.iteration is not None:
-        document["result"] = {"iteration": came.iteration}
-    return ForeignRun(None, name, identity, document, tags=("imported",))
+    document = blank_document(None, name, comment, config, info, ("imported",), came.iteration)
+    return ForeignRun(None, name, identity, document)
 
 
 def _config(
@@ -211,23 +178,14 @@ def _with_fitting_blocks(values: dict[str, Any], config: TrainingConfig) -> dict
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network's ``model`` section.
-
-    Attributes:
-        model: Its keys.
-        assumed: Keys that cannot be inferred from tensors, so that the default is used.
-    """
+    """A network's ``model`` section, and the keys that cannot be inferred from tensors, so that the default is used."""
 
     model: dict[str, Any]
     assumed: tuple[str, ...]
 
 
 def recognize(state: State, path: Path) -> Architecture:
-    """Infer the architecture of a network from its weights.
-
-    Args:
-        state: Tensors by parameter name, without the prefixes of wrappers.
-        path: The file, for messages.
+    """Infer the architecture of a network from its weights, by parameter names without the prefixes of wrappers.
 
     Raises:
         CheckpointError: This package cannot build such a network.

@@ -82,22 +82,16 @@ def open_database(path: Path, database: str | None = None) -> Iterator[DumpedRun
 
 
 def read_prelude(path: Path) -> list[Namespace]:
-    """Return the collections that the header of an archive lists.
-
-    Raises:
-        DataError: The file is not an archive, or is damaged.
-    """
+    """Return the collections that the header of an archive lists; ``DataError`` if it is none, or is damaged."""
     with _decompressed(path) as stream, _damage(f"The archive {path}"):
         return _prelude(_pieces(stream, path))
 
 
 @contextlib.contextmanager
 def open_dump(path: Path, database: str | None = None) -> Iterator[DumpedRuns]:
-    """Open a dump: an archive (perhaps compressed) or a folder of ``.bson`` or ``.bson.gz`` files.
+    """Open a dump: an archive (perhaps compressed), or a folder of ``.bson`` or ``.bson.gz`` files of databases.
 
-    Args:
-        path: The archive; or the folder of the dump or of one database of it.
-        database: Which database; by default the one that holds runs.
+    Without ``database`` the one that holds runs is taken.
 
     Raises:
         DataError: It is damaged, or not a dump.
@@ -122,12 +116,9 @@ def open_dump(path: Path, database: str | None = None) -> Iterator[DumpedRuns]:
 
 
 class DumpedRuns:
-    """The runs of one dumped database, read one at a time.
+    """The runs of one dumped database, read one at a time; ``DataError`` if it is damaged.
 
-    Args:
-        source: The archive or folder, for messages.
-        database: Name of the dumped database.
-        folder: Holds ``<collection>.bson``, not compressed; a missing collection is empty.
+    ``folder`` holds ``<collection>.bson``, not compressed; a missing collection is empty.
     """
 
     def __init__(self, source: Path, database: str, folder: Path) -> None:
@@ -139,11 +130,7 @@ class DumpedRuns:
         return sorted(run["_id"] for run, _ in self._documents(RUNS) if type(run.get("_id")) is int)
 
     def runs(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
-        """Yield the runs; all if none are named.
-
-        Raises:
-            DataError: The dump is damaged.
-        """
+        """Yield the runs; all if none are named."""
         for run, _ in self._documents(RUNS):
             if type(run.get("_id")) is int and (wanted is None or run["_id"] in wanted):
                 yield self._translated(run)
@@ -177,8 +164,8 @@ class DumpedRuns:
             "info": info,
             "captured_out": str(run.get("captured_out") or ""),
             "fail_trace": [str(line) for line in run.get("fail_trace") or ()],
+            "omniboard": run.get("omniboard"),
         }
-        omniboard = run.get("omniboard") or {}
         metrics = map(_metric, self._find(METRICS, "run_id", run_id))
         return ForeignRun(
             run_id,
@@ -188,8 +175,6 @@ class DumpedRuns:
             {metric.name: metric for metric in metrics},
             artifacts,
             sources,
-            tuple(tag for tag in omniboard.get("tags") or () if isinstance(tag, str)),
-            str(omniboard.get("notes") or ""),
             problem,
             tuple(missing),
         )
@@ -234,11 +219,7 @@ class DumpedRuns:
                     yield next(bson.decode_file_iter(file, CODEC))
 
     def _documents(self, collection: str) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield the documents of a collection in the order of the dump, each with its first byte in the file.
-
-        Raises:
-            DataError: The file is damaged.
-        """
+        """Yield the documents of a collection in the order of the dump, each with its first byte in the file."""
         path = self.folder / f"{collection}.bson"
         if not path.is_file():
             return
@@ -353,12 +334,7 @@ def _metric(document: Mapping[str, Any]) -> Metric:
 
 @dataclass(frozen=True)
 class MockDb:
-    """A ledger and its files.
-
-    Attributes:
-        files: The JSON of each run, by id.
-        missing: Ids in the ledger whose file is missing.
-    """
+    """A ledger: the JSON of each run, by id, and the ids in the ledger whose file is missing."""
 
     files: dict[int, Path]
     missing: tuple[int, ...] = ()
@@ -386,12 +362,7 @@ class MockDb:
 
 
 def read_mock_db(path: Path) -> MockDb:
-    """Read the ledger of a folder, the ledger itself, or one of its files.
-
-    Raises:
-        ConfigError: It is not JSON.
-        InputError: It is not a mapping from ids to files.
-    """
+    """Read the ledger of a folder, the ledger itself, or one of its files; ``InputError`` if it is not one."""
     if run_id := id_in_name(path):
         return MockDb({run_id: path})
     ledger = path / LEDGER if path.is_dir() else path
@@ -422,12 +393,7 @@ def prediction_of(path: Path, run_id: int) -> int | None:
 
 
 def read_run(path: Path, run_id: int) -> ForeignRun:
-    """Read the JSON of a training.
-
-    Raises:
-        ConfigError: It is not JSON.
-        InputError: It is not the configuration of a training.
-    """
+    """Read the JSON of a training; ``InputError`` if it is not the configuration of one."""
     original = _read_json(path)
     if not isinstance(original.get("model"), Mapping) or not isinstance(original.get("training"), Mapping):
         raise InputError(f"{path} is not a configuration of a training (no 'training' and 'model'): name another file.")

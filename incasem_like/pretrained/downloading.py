@@ -24,12 +24,8 @@ Trust = Literal["manifest", "earlier", "server", "first"]
 class Downloaded:
     """A published file on this machine.
 
-    Attributes:
-        path: Path of the file.
-        sha256: SHA-256 of the file.
-        is_new: Whether it was fetched now.
-        trust: What it was compared with: the hash in the ``manifest``, that of an ``earlier`` download, the
-            ``server``'s MD5, or nothing (``first``).
+    ``trust`` says what it was compared with: the hash in the ``manifest``, that of an ``earlier`` download, the
+    ``server``'s MD5, or nothing (``first``).
     """
 
     path: Path
@@ -39,15 +35,9 @@ class Downloaded:
 
 
 class Downloader:
-    """Fetches published files into a models directory.
+    """Fetches published files into a models directory, ``models/``.
 
-    Args:
-        models_directory: ``models/``.
-        source: The bucket's or a mirror's address; see ``base_url``.
-        session: See ``open_session``.
-
-    Raises:
-        InputError: ``source`` is not an address.
+    ``source`` is the bucket's or a mirror's address, see ``base_url``; for the session see ``open_session``.
     """
 
     def __init__(self, models_directory: Path, source: str, session: Session) -> None:
@@ -73,12 +63,7 @@ class Downloader:
         return self.file(database, self.models_directory / database.file, read_prelude)
 
     def file(self, published: PublishedFile, target: Path, check: Check) -> Downloaded:
-        """Download a file unless it exists.
-
-        Args:
-            published: The published file.
-            target: Path to store it at.
-            check: Raises an ``IncasemError`` if a file cannot be used.
+        """Download a file unless it exists; ``check`` raises an ``IncasemError`` if one cannot be used.
 
         Raises:
             MissingFileError: The server has no such file.

@@ -38,8 +38,7 @@ class MissingFileError(InputError):
 def open_session(proxy: str | None = None) -> Session:
     """Make a session that retries requests which a server cannot answer now, for as long as the server asks for.
 
-    Args:
-        proxy: URL of a proxy; by default that of ``HTTPS_PROXY`` and similar variables.
+    Without ``proxy``, a URL, that of ``HTTPS_PROXY`` and similar variables is used.
     """
     session = Session()
     retry = Retry(
@@ -62,11 +61,7 @@ def shown_url(url: str) -> str:
 def base_url(address: str) -> str:
     """Convert the source that a user names to the base URL of the keys.
 
-    Args:
-        address: ``https://…``, ``http://…``, or ``s3://bucket/prefix``, which is read anonymously over HTTPS.
-
-    Raises:
-        InputError: It has another form.
+    ``s3://bucket/prefix`` is read anonymously over HTTPS; ``https://…`` and ``http://…`` remain.
 
     Example:
         >>> base_url("s3://asem-project")
@@ -94,13 +89,7 @@ def file_url(base: str, key: str) -> str:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object of a bucket.
-
-    Attributes:
-        key: Its key.
-        size: Bytes.
-        md5: MD5 in hexadecimal; None if it was uploaded in several parts.
-    """
+    """An object of a bucket: its size in bytes, and its MD5 unless it was uploaded in several parts."""
 
     key: str
     size: int
@@ -181,16 +170,8 @@ def fetched(
     ``<target>.part`` and a note of its origin outlive the process. After a broken connection, or in another process,
     the download resumes where it stopped, if the server supports that and shows by ETag or date that the file is
     unchanged; otherwise it starts again. A file whose length or MD5 differs from the server's, or that the block
-    rejects with an ``IncasemError``, is deleted.
-
-    Args:
-        url: URL of the file.
-        target: Its final path.
-        session: See ``open_session``.
-        listed: Its entry in the listing of the bucket, if it is one of many, whose progress is not shown.
-
-    Yields:
-        The complete file, not yet in place, and its origin.
+    rejects with an ``IncasemError``, is deleted. Of one of many files, its entry in the bucket's listing is ``listed``,
+    and no progress is shown. Yields the complete file, not yet in place, and its origin.
 
     Raises:
         MissingFileError: The server has no such file.

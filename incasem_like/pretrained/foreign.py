@@ -31,16 +31,11 @@ class ForeignRun:
 
     Attributes:
         id: Its id there; None where it had none.
-        name: Its name there.
         identity: Text that identifies it when it is imported a second time.
         document: Its record, with the keys of ``RunStore.read_document`` except ``artifacts``.
-        metrics: Its metrics by name.
         artifacts: The content of its files, by name.
         sources: The content of its source files, by name.
-        tags: As Omniboard shows them.
-        notes: As Omniboard shows them.
-        problem: Why its configuration could not be translated, so that the record can only be read; empty
-            if it could.
+        problem: Why its configuration could not be translated, so that the record can only be read; or empty.
         missing: Names of its files that are missing or incomplete.
     """
 
@@ -51,26 +46,24 @@ class ForeignRun:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     sources: Mapping[str, bytes] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    notes: str = ""
     problem: str = ""
     missing: tuple[str, ...] = ()
 
 
 def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]:
-    """Return the record of an imported run's origin.
-
-    Args:
-        identity: See ``ForeignRun``.
-        source: File or folder that it was read from.
-        foreign_id: Its id there, or None.
-    """
+    """Return the record of an imported run's origin: its identity, the file or folder it came from, its id there."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {ORIGIN: {"identity": identity, "from": source, "original_id": foreign_id, "time": now}}
 
 
 def blank_document(
-    run_id: int | None, name: str, comment: str, config: Mapping[str, Any], info: Mapping[str, Any]
+    run_id: int | None,
+    name: str,
+    comment: str,
+    config: Mapping[str, Any],
+    info: Mapping[str, Any],
+    tags: Sequence[str] = (),
+    iteration: int | None = None,
 ) -> dict[str, Any]:
     """Make the record of a training known only by its configuration; its times are those of the import."""
     now = datetime.now(UTC)
@@ -85,7 +78,8 @@ def blank_document(
         "start_time": now,
         "stop_time": now,
         "heartbeat": now,
-        "result": None,
+        "result": None if iteration is None else {"iteration": iteration},
+        "omniboard": {"tags": list(tags), "notes": ""} if tags else None,
         "config": config,
         "info": info,
         "captured_out": "",
@@ -95,12 +89,10 @@ def blank_document(
 
 @dataclass(frozen=True)
 class Configuration:
-    """A translated configuration.
+    """A translated configuration in this package's form.
 
-    Attributes:
-        config: The complete configuration in this package's form; missing values have incasem's defaults.
-        left_out: Dotted keys of the original that this package does not have.
-        replaced: Dotted keys whose value could not be used and was replaced by incasem's default.
+    ``left_out`` are dotted keys of the original that it does not have; those ``replaced`` have incasem's default, since
+    their value could not be used.
     """
 
     config: dict[str, Any]
@@ -109,13 +101,10 @@ class Configuration:
 
 
 def translate(original: Mapping[str, Any], source: str) -> Configuration:
-    """Translate a training configuration of incasem.
+    """Translate a training configuration of incasem, perhaps written by Sacred's serializer.
 
-    Numbers stored as text become numbers. Paths are unchanged: they belong to the original machine.
-
-    Args:
-        original: The configuration in its run document or JSON, perhaps written by Sacred's serializer.
-        source: Text that names it in messages: ``of run 1841``.
+    Numbers stored as text become numbers. Paths are unchanged: they belong to the original machine. ``source`` names it
+    in messages: ``of run 1841``.
 
     Raises:
         ConfigError: Its values for voxels, classes or network cannot be used.
@@ -134,9 +123,8 @@ def translate(original: Mapping[str, Any], source: str) -> Configuration:
 def translated(original: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Translate a configuration; if that fails, keep the original, with the reason.
 
-    Returns:
-        The configuration; for the run's ``info``, the original one, its parent and notes about the translation; and
-        why it failed, or nothing.
+    Returns the configuration; for the run's ``info``, the original one, its parent and notes about the translation; and
+    why it failed, or nothing.
     """
     unchanged = without_credentials(plain(unpickled(original)))
     try:
@@ -162,17 +150,10 @@ def parent_of(original: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _repair(values: dict[str, Any], source: str) -> tuple[list[str], list[str]]:
-    """Remove what this package does not know or accept, and convert texts to the types of their keys.
+    """Remove what this package does not know or accept, in place, and convert texts to the types of their keys.
 
-    Args:
-        values: The configuration; changed in place.
-        source: See ``translate``.
-
-    Returns:
-        The dotted keys that are unknown here, and those whose value could not be used.
-
-    Raises:
-        ConfigError: A value that decides about network or voxels cannot be used.
+    Returns the dotted keys that are unknown here, and those whose value could not be used. A value that decides about
+    network or voxels and cannot be used raises ``ConfigError``.
     """
     left_out: list[str] = []
     replaced: list[str] = []

@@ -7,48 +7,32 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, ConfigError, InputError, StoreError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
-from incasem_like.tracking.metrics_log import MetricsLog
+from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.mirror.checkpoints import upload_missing
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number, models_folder
-from incasem_like.tracking.moving.deletion import delete_run
-from incasem_like.tracking.moving.model_files import share
+from incasem_like.tracking.moving.model_files import delete_run, share
 from incasem_like.tracking.moving.transfer import export_run, import_runs
-from incasem_like.tracking.run_folder import (
-    ANNOTATIONS,
-    FORMAT,
-    MANIFEST,
-    VERSION,
-    PortableRun,
-    RunFolder,
-)
+from incasem_like.tracking.run_folder import PortableRun, RunFolder
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
-from incasem_like.tracking.values import naive_utc
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore
+from incasem_like.tracking.values import as_mapping, naive_utc, now
 
 log = logging.getLogger("incasem_like.pretrained")
-_IN_OTHER_FILES = ("config", "info", "captured_out")  # than run.json
 
 
 @dataclass(frozen=True)
 class Imported:
     """The result of importing a run.
 
-    Attributes:
-        run_id: Its id in the store.
-        run: The imported run.
-        how: ``imported`` now; its ``checkpoint`` added to a run imported earlier; ``there`` already.
+    ``how`` is ``imported`` now; its ``checkpoint`` added to a run imported earlier; ``there`` already.
     """
 
     run_id: int
@@ -84,8 +68,6 @@ class Importer:
         Raises:
             InputError: Its id, or the folder of its checkpoints, is taken by another run.
             CheckpointError: The checkpoint does not belong to the run's network.
-            DataError: Its source is damaged.
-            StoreError: The store cannot be written.
         """
         same = self._find_same(run, checkpoint)
         if same is not None:
@@ -137,7 +119,9 @@ class Importer:
 
     def _replace(self, present: RunRecord, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> int:
         """Replace an earlier import by a run, keeping its checkpoint, tags and notes; undone if that fails."""
-        tags, notes = tuple(dict.fromkeys([*run.tags, *present.tags])), present.notes or run.notes
+        noted = as_mapping(run.document.get("omniboard"))
+        tags = list(dict.fromkeys([*(noted.get("tags") or ()), *present.tags]))
+        noted = {"tags": tags, "notes": present.notes or noted.get("notes") or ""}
         with tempfile.TemporaryDirectory(prefix=".import-", dir=self.store.runs_directory) as temporary:
             before = export_run(present, Path(temporary) / "before")
             if checkpoint is None and present.checkpoints:
@@ -149,7 +133,7 @@ class Importer:
                 checkpoint = None
             delete_run(self.store, present.id, force=True)
             try:
-                return self._write(replace(run, tags=tags, notes=notes), checkpoint, present.id)
+                return self._write(replace(run, document={**run.document, "omniboard": noted}), checkpoint, present.id)
             except BaseException:
                 import_runs([before], self.store)
                 raise
@@ -212,7 +196,7 @@ def usable(run: ForeignRun, checkpoint: ImportedCheckpoint) -> bool:
 
 
 def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callable[[int], Mapping[str, Any]]) -> int:
-    """Write a training as a finished run, atomically: everything is read before the store is changed.
+    """Write a training as a finished run, atomically: everything is read before the store is changed. Return its id.
 
     Args:
         run: The training.
@@ -220,49 +204,31 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         run_id: Its id there; None for the store's next one.
         note: Returns, for the id of the run, what to add to its own ``info``.
 
-    Returns:
-        Its id.
-
     Raises:
-        DataError: Its source is damaged.
         InputError: A run of that id exists.
-        StoreError: The store cannot be written.
     """
     document, token = run.document, new_token()
     times = {key: naive_utc(document[key]) for key in ("start_time", "stop_time", "heartbeat")}
     with tempfile.TemporaryDirectory(prefix="incasem-import-") as temporary:
         folder = RunFolder(Path(temporary))
-        metrics_log = MetricsLog(folder.log_path)
-        metrics_log.open()
-        with contextlib.closing(metrics_log):
-            metrics = begin_metrics(metrics_log, token, max_points(document["config"]))
+        folder.log.open()
+        with contextlib.closing(folder.log):
+            metrics = begin_metrics(folder.log, token, max_points(document["config"]))
             for name, metric in run.metrics.items():
                 moments = [naive_utc(moment) for moment in metric.timestamps]
                 points = {"steps": list(metric.steps), "values": list(metric.values), "timestamps": moments}
                 metrics.take({name: points})
         folder.write("metrics.json", metrics.table.as_documents())
-        sources = []
-        for number, (name, content) in enumerate(run.sources.items()):
-            path = folder.folder / "_sources" / str(number) / (Path(name).name or "source")
-            path.parent.mkdir(parents=True)
-            path.write_bytes(content)
-            sources.append([name, path.relative_to(folder.folder).as_posix()])
+        sources = folder.write_shared("sources", run.sources.items())
         experiment = {**document["experiment"], "sources": sources}
-        described = {key: value for key, value in document.items() if key not in _IN_OTHER_FILES}
-        described |= {**times, "experiment": experiment, "session": token, "artifacts": list(run.artifacts)}
-        folder.write("run.json", described | {"resources": []})
-        folder.write("config.json", document["config"])
-        began = times["start_time"] or datetime.now(UTC).replace(tzinfo=None)
+        began = times["start_time"] or now()
         start = Start(experiment, "train", document["host"], began, document["config"], document["meta"])
-        session = describe_session(token, start)
-        info = {**document["info"], "summary": metrics.table.summary, "sessions": [session]}
-        folder.write("info.json", info)
-        folder.write(ANNOTATIONS, {"tags": list(run.tags), "notes": run.notes} if run.tags or run.notes else {})
-        folder.write_output(document["captured_out"])
+        info = {**document["info"], "summary": metrics.table.summary, "sessions": [describe_session(token, start)]}
+        changed: dict[str, Any] = {**times, "experiment": experiment, "session": token, "info": info, "resources": []}
+        folder.write_document({**document, **changed, "artifacts": list(run.artifacts)})
         for name, content in run.artifacts.items():
             folder.artifact(name).write_bytes(content)
-        manifest = {"format": FORMAT, "version": VERSION, "kind": store.kind, "id": run.id or 0, "files": {}}
-        folder.write(MANIFEST, {**manifest, "store": run.identity})
+        folder.write_manifest(store.kind, run.id or 0, run.identity)
         portable = PortableRun(folder.folder)
         return store.put(
             portable,
@@ -273,13 +239,7 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
 
 
 def _check_folder(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int, registered: Sequence[str] = ()) -> None:
-    """Check that an imported checkpoint can be stored in the folder of a run.
-
-    Args:
-        checkpoint: The file.
-        store: Store that has the run or will have it.
-        run_id: The run.
-        registered: Hashes of the checkpoints that the run has already.
+    """Check that a checkpoint can be stored in the folder of a run, which has those of the hashes ``registered``.
 
     Raises:
         InputError: The folder holds checkpoints of a run of the same id in another store; or the run has another

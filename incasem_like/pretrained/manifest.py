@@ -53,11 +53,7 @@ class Manifest(Document):
     models: dict[Positive, PublishedModel] = Field(description="By the id of their training run.")
 
     def model(self, run_id: int) -> PublishedModel:
-        """Look a model up.
-
-        Raises:
-            InputError: None of that id was published; the message lists the ids.
-        """
+        """Look a model up; ``InputError`` lists the ids."""
         if run_id not in self.models:
             known = ", ".join(f"{known} ({model.name})" for known, model in sorted(self.models.items()))
             raise InputError(f"Unknown published model {run_id}: choose among {known}.")
@@ -84,11 +80,7 @@ def default_models_directory() -> Path:
 
 
 def read_manifest(path: Path | None = None) -> Manifest:
-    """Read a manifest; by default the one that comes with the repository.
-
-    Raises:
-        ConfigError: It is missing, not YAML, or a field is unknown, missing or wrong.
-    """
+    """Read a manifest; by default the one that comes with the repository."""
     path = path or _own_models_folder() / MANIFEST_NAME
     return Manifest.from_values(read_keys(path), lambda _key: f"in {path}")
 
@@ -110,13 +102,9 @@ def _own_models_folder() -> Path:
 
 @dataclass(frozen=True)
 class LoggedFile:
-    """The record of a downloaded file.
+    """The record of a downloaded file: its hash and length, and when and from where it came first.
 
-    Attributes:
-        sha256: SHA-256 of the file at its first download.
-        bytes: Its length.
-        url: URL it came from, without credentials; empty for a file that was found on disk.
-        time: Time of the download, UTC, ISO 8601.
+    The URL has no credentials; it is empty for a file that was found on disk.
     """
 
     sha256: str

@@ -26,6 +26,7 @@ from incasem_like.terminal import Progress
 
 DOCUMENTS = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json", "attributes.json")
 OBJECTS_AT_ONCE = 8
+_CREMI = ("volumes/raw", "volumes/labels/neuron_ids")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class PublicData:
         return self.key.endswith((".zarr", ".n5"))
 
 
-_CREMI = ("volumes/raw", "volumes/labels/neuron_ids")
 _LISTED = {
     "fib25": PublicData(
         "s3://open-neurodata",
@@ -71,11 +71,7 @@ _LISTED = {
 
 
 def find_public_data(name: str) -> PublicData:
-    """Return the public data of a name: ``cell_N``, ``fib25``, ``cremi_A``, ``cremi_B`` or ``cremi_C``.
-
-    Raises:
-        InputError: The name is not known.
-    """
+    """Return the public data of a name: ``cell_N``, ``fib25``, ``cremi_A``, ``cremi_B`` or ``cremi_C``."""
     if re.fullmatch(r"cell_\d+", name):
         key = f"datasets/{name}/{name}.zarr"
         return PublicData("s3://asem-project", key, "FIB-SEM of a cultured cell, incasem", ("volumes/raw",))
@@ -166,9 +162,6 @@ def download_box(
         num_workers: Maximum number of processes.
         overwrite: Replace datasets that are there.
         **options: ``offset`` and ``shape`` of the box in absolute voxels, see ``plan_import``.
-
-    Raises:
-        InputError, DataError: As ``import_volume``.
     """
     data = find_public_data(name)
     base = base_url(source or data.source)

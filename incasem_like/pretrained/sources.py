@@ -42,12 +42,7 @@ Candidate = tuple[ForeignRun, ImportedCheckpoint | None]
 
 @dataclass(frozen=True)
 class Source:
-    """A source to import from.
-
-    Attributes:
-        kind: Its kind.
-        path: Its path.
-    """
+    """A source to import from: its kind and path."""
 
     kind: Kind
     path: Path
@@ -58,7 +53,6 @@ class Description:
     """What the user states about a checkpoint or JSON that it does not contain; None for anything not given.
 
     Attributes:
-        name: Name of the run.
         voxel_size: In nm, z, y, x.
         iteration: Number of updates that the network had seen.
         config_file: Configuration that it was trained with.
@@ -75,23 +69,14 @@ class Description:
 
 
 class Sources:
-    """Finds and reads sources of an import.
-
-    Args:
-        manifest: The published models.
-        models_directory: Folder of their files.
-    """
+    """Finds and reads sources of an import: published models, whose files are in the models directory, and others."""
 
     def __init__(self, manifest: Manifest, models_directory: Path) -> None:
         self.manifest, self.models_directory = manifest, models_directory
         self._log = DownloadLog(models_directory)
 
     def downloaded(self) -> list[Source]:
-        """Return all downloaded sources.
-
-        Raises:
-            InputError: Nothing was downloaded.
-        """
+        """Return all downloaded sources."""
         database = self.models_directory / self.manifest.database.file
         files = [
             find_checkpoint(number, model, self.models_directory) for number, model in self.manifest.models.items()
@@ -106,11 +91,7 @@ class Sources:
         return found
 
     def find(self, word: str) -> Source:
-        """Return the source that the user named.
-
-        Raises:
-            InputError: It does not exist, or cannot be imported.
-        """
+        """Return the source that the user named; ``InputError`` if it does not exist, or cannot be imported."""
         path = Path(word).expanduser().absolute()
         if path.exists():
             return Source(_kind(path), path)
@@ -139,9 +120,7 @@ class Sources:
 
         Raises:
             InputError: It lacks a requested training, or a description is needed.
-            DataError: It is damaged.
-            CheckpointError: The checkpoint cannot be used.
-            ConfigError: Its configuration cannot be used.
+            DataError, CheckpointError, ConfigError: It is damaged, or cannot be used.
         """
         if source.kind == "checkpoint":
             yield self._read_checkpoint(source.path, description)

@@ -1,10 +1,10 @@
 """Experiments, runs, checkpoints, metrics and lineage, kept as files or in MongoDB."""
 
-from incasem_like.tracking.mirror.checkpoints import missing_uploads, upload_missing
+from incasem_like.tracking.mirror.checkpoints import missing_uploads
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import CheckpointRecord
-from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary
-from incasem_like.tracking.moving.deletion import delete_run
+from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.moving.model_files import delete_run
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.recording.recorder import run_experiment, tracked_run
 from incasem_like.tracking.recording.run import Run
@@ -15,7 +15,6 @@ from incasem_like.tracking.stores.records import RunRecord
 
 __all__ = [
     "CheckpointRecord",
-    "CheckpointSummary",
     "Continuation",
     "Metric",
     "Run",
@@ -28,5 +27,4 @@ __all__ = [
     "open_store",
     "run_experiment",
     "tracked_run",
-    "upload_missing",
 ]

@@ -102,11 +102,7 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
 
 
 def as_folder(text: str) -> str:
-    """Return the folder that a flag names as an absolute path, which ``parse_address`` never reads as a server.
-
-    Raises:
-        InputError: It is the URL, or the host and port, of a server.
-    """
+    """Return the folder that a flag names as an absolute path; ``InputError`` if it is the address of a server."""
     folder = os.path.abspath(os.path.expanduser(text))
     server = _SERVER.fullmatch(text)
     if not os.path.exists(folder) and (_SCHEME.match(text) or (server and server["port"])):
@@ -119,11 +115,7 @@ def as_folder(text: str) -> str:
 
 
 def _server(text: str) -> MongoAddress | None:
-    """Read Sacred's and Omniboard's ``host:port:database`` and the like; None if the text does not name a server.
-
-    Raises:
-        InputError: A port that cannot be, or a collection of Sacred's, which has no place here.
-    """
+    """Read Sacred's and Omniboard's ``host:port:database`` and the like; None if the text does not name a server."""
     found = _SERVER.fullmatch(text)
     if found is None or not (found["port"] or (_KNOWN_HOST.fullmatch(found["host"]) and found["sign"] != ":")):
         return None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, StoreError
@@ -20,18 +19,15 @@ from incasem_like.tracking.model.checkpoints import (
     BESIDE_MODELS,
     DELETED_PREFIX,
     MODELS,
+    CheckpointRecord,
+    TrackedFile,
     folder_name,
     models_folder,
     remove_tree,
 )
-from incasem_like.tracking.model.summaries import DAMAGED
-from incasem_like.tracking.moving.deletion import finish_deletion
-from incasem_like.tracking.stores.base import DELETING, IMPORTING
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.checkpoints import CheckpointRecord, TrackedFile
-    from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary
-    from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.model.summaries import DAMAGED, CheckpointSummary, RunSummary
+from incasem_like.tracking.moving.model_files import finish_deletion
+from incasem_like.tracking.stores.base import DELETING, IMPORTING, RunStore
 
 SETTLED = timedelta(hours=1)
 _OF_CHECKPOINTS = ("model_checkpoint_", "training_state_")
@@ -63,9 +59,6 @@ def examine(
         runs_directory: The folder of training runs on this machine.
         thorough: Compare the hashes of checkpoints, rather than their lengths alone.
         settled: What changed less than this ago may be in use and is left alone.
-
-    Raises:
-        StoreError: A store does not answer.
     """
     found = [finding for store in stores for finding in _check_records(store, settled)]
     trainings = [store for store in stores if kind_named(store.kind).keeps_checkpoints]
@@ -212,17 +205,12 @@ def _check_files(folder: Path, names: dict[str, int | None], settled: timedelta)
     problem = f"No run registered {', '.join(path.name for path in strays)} in {folder}."
     registered = [(folder / name, size) for name, size in names.items() if size is not None]
     if any(path.is_file() and path.stat().st_size == size for path, size in registered):  # so the folder is that run's
-        yield Finding(problem, "Delete them.", partial(_delete, {path: path.stat().st_mtime_ns for path in strays}))
+        found = {path: path.stat().st_mtime_ns for path in strays}
+        unchanged = (path for path, stamp in found.items() if path.is_file() and path.stat().st_mtime_ns == stamp)
+        yield Finding(problem, "Delete them.", lambda: list(map(Path.unlink, unchanged)))
     else:
         yield Finding(problem, "If they belong to this run and not to one in another store, delete them.")
 
 
 def _is_settled(path: Path, settled: timedelta) -> bool:
     return time.time() - path.stat().st_mtime > settled.total_seconds()
-
-
-def _delete(files: dict[Path, int]) -> None:
-    """Delete files that have not changed since they were found."""
-    for path, stamp in files.items():
-        if path.is_file() and path.stat().st_mtime_ns == stamp:
-            path.unlink()

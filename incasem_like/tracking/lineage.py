@@ -7,16 +7,19 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.tracking.kinds import RUN_KINDS, singular
-from incasem_like.tracking.model.summaries import named_runs, origins
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.model.summaries import RunSummary, named_runs, origins
 
 DATA = "data"
 MISSING = "MISSING"
+_CONTAINER = re.compile(r"^(.*?\.(?:zarr|n5))(?:/(.*))?$", re.IGNORECASE)
+_KINDS_BY_TOOL = {tool: kind.name for kind in RUN_KINDS for tool in kind.tools}
+# Predictions lie in a group that names both runs, even those that did not get to say where they wrote.
+_PREDICTED = re.compile(r"^(.*/predictions/(?:train|ensemble)_[\d_]+/predict_(\d+))(?:/|$)")
+_RESUMED = "resumed"
+_SHOWN_OF_HASHES = 8
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,6 @@ class Node:
     Attributes:
         key: ``trainings/13``, or ``data:`` and the path.
         kind: Kind of run, or ``data``.
-        title: ``training 13``, ``cell_6.zarr``.
         lines: What is worth saying in brief: name, status and day.
         details: What else there is to say, a line each: where it wrote, how datasets were made.
         status: Of a run, else empty; ``MISSING`` where the store does not hold it.
@@ -85,10 +87,6 @@ class Lineage:
             front = [one for key in front for one in step(key) if one not in found]
             found.update(front)
         return found
-
-
-_CONTAINER = re.compile(r"^(.*?\.(?:zarr|n5))(?:/(.*))?$", re.IGNORECASE)
-_KINDS_BY_TOOL = {tool: kind.name for kind in RUN_KINDS for tool in kind.tools}
 
 
 @dataclass(frozen=True)
@@ -156,24 +154,14 @@ def input_hashes(run: RunSummary) -> dict[str, str]:
     return found
 
 
-# Predictions lie in a group that names both runs, even those that did not get to say where they wrote.
-_PREDICTED = re.compile(r"^(.*/predictions/(?:train|ensemble)_[\d_]+/predict_(\d+))(?:/|$)")
-_RESUMED = "resumed"
-_SHOWN_OF_HASHES = 8
-
-
 def gather(
     summaries: Iterable[RunSummary], makings: Mapping[str, Making] | None = None, apart: Collection[str] = ()
 ) -> Lineage:
     """Build the lineage of runs.
 
     A run links to the runs it names as parents, to the run whose output it reads, and to the other data it reads: to
-    their container, or to a dataset of its own that was made from what a run wrote, or is to stand apart.
-
-    Args:
-        summaries: Of all kinds of runs, with their inputs.
-        makings: What datasets on disk say of their making, by address.
-        apart: Addresses of datasets to show by themselves, with what was made from them.
+    their container, or to a dataset of its own that was made from what a run wrote, or is to stand ``apart``, with what
+    was made from it. ``makings`` are what datasets on disk say of their making, by address.
     """
     return _Gathering(summaries, makings or {}, apart).lineage()
 
@@ -181,13 +169,8 @@ def gather(
 def written_by(address: str, summaries: Iterable[RunSummary], made: Making | None = None) -> str | None:
     """The key of the run that wrote a dataset; None where nothing tells.
 
-    What runs noted goes before what the dataset says itself, for a run may have got another id since: one that was
-    begun offline, or copied.
-
-    Args:
-        address: Of the dataset.
-        summaries: Of all kinds of runs.
-        made: What the dataset says of its making.
+    What runs noted goes before what the dataset says of its making, for a run may have got another id since: one that
+    was begun offline, or copied.
     """
     written = _Outputs(summaries)
     if found := written.noted(address):

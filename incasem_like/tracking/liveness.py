@@ -37,13 +37,8 @@ def is_alive(
     On the machine and in the pid namespace of the run the process itself is looked for, so that the answer is right at
     once and stays right while the server is away. A process of a boot before this one is dead. Of another machine or
     container only the heartbeat is known: it must be younger than five minutes. That compares the clocks of two
-    machines, which is good enough to list runs by; before a run is taken or closed, ``watch`` makes sure.
-
-    Args:
-        host: The run's ``host`` entry, as ``describe_process`` and Sacred fill it.
-        heartbeat: The last heartbeat; without a time zone, UTC.
-        start: When it was started, for a run that has no heartbeat yet; without a time zone, UTC.
-        now: The present; by default the clock's.
+    machines, which is good enough to list runs by; before a run is taken or closed, ``watch`` makes sure. Times without
+    a time zone are UTC; ``start`` counts for a run that has no heartbeat yet.
     """
     found, heard = find_process(host, heartbeat, start), utc_moment(heartbeat) or utc_moment(start)
     if found is not None:
@@ -52,13 +47,7 @@ def is_alive(
 
 
 def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None) -> bool | None:
-    """Look for the process that writes a run; None where it would be out of sight: another machine, another namespace.
-
-    Args:
-        host: As for ``is_alive``.
-        heartbeat: The last heartbeat.
-        start: When it was started.
-    """
+    """Look for the process that writes a run; None where it would be out of sight: another machine or namespace."""
     if not isinstance(host.get("pid"), int) or host.get("hostname") != socket.gethostname():
         return None
     boot, heard = boot_id(), utc_moment(heartbeat) or utc_moment(start)
@@ -85,10 +74,10 @@ def signs_of_life(document: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def watch(look: Callable[[], Mapping[Key, object]], who: str) -> set[Key]:
-    """Look at runs for a little longer than a heartbeat takes, and give those that changed meanwhile.
+    """Look at runs for a little longer than a heartbeat takes, and return those that changed meanwhile.
 
     Args:
-        look: Gives the signs of life of each run now; one that is gone is left out.
+        look: Returns the signs of life of each run now; one that is gone is left out.
         who: What is watched, for a person: ``Training run 3 in …``.
     """
     log.warning(

@@ -28,6 +28,8 @@ from incasem_like.tracking.values import as_utc
 
 START_OF_A_POINT = b'{"name"'
 _UNDEFINED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+log = logging.getLogger("incasem_like.tracking")
+_NOTHING_WITHDRAWN: Mapping[str, Any] = {"withdrawn_after": math.inf}
 
 
 class AlreadyWrittenError(Exception):
@@ -35,10 +37,7 @@ class AlreadyWrittenError(Exception):
 
 
 class MetricsLog:
-    """Appends to a run's log and holds it against every other process for as long as it is open.
-
-    Args:
-        path: Of the file; made when opened.
+    """Appends to a run's log, which is made when opened, and locks it for as long as it is open.
 
     Attributes:
         refused: Why the file did not take what waits to be written, or None.
@@ -94,11 +93,6 @@ class MetricsLog:
         self.refused = None
         self._length += len(content)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is in the log yet."""
-        return self._length == 0 and not self._pending
-
     @contextlib.contextmanager
     def all_or_nothing(self) -> Iterator[None]:
         """Truncate what a block wrote that fails."""
@@ -132,9 +126,6 @@ def _length_of_whole_lines(path: Path) -> int:
     return 0
 
 
-log = logging.getLogger("incasem_like.tracking")
-
-
 def read_log(path: Path) -> dict[str, Metric]:
     """Read all metrics of a log, without what was withdrawn."""
     columns: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
@@ -164,12 +155,7 @@ def read_table(path: Path, limit: int = MAX_POINTS) -> MetricTable:
 
 
 def goes_on_from(path: Path, sessions: list[str]) -> bool:
-    """Return whether a log ends where a run ended, so that it may be resumed.
-
-    Args:
-        path: Of the log.
-        sessions: Tokens of all the run's sessions.
-    """
+    """Return whether a log ends where the run ended whose sessions had these tokens, so that it may be resumed."""
     if not path.is_file():
         return False
     tokens, base = _written_by(path)
@@ -209,9 +195,6 @@ def _written_by(path: Path) -> tuple[list[str], dict[str, Any] | None]:
         elif "session" in marker:
             written.append(marker["session"])
     return written, base
-
-
-_NOTHING_WITHDRAWN: Mapping[str, Any] = {"withdrawn_after": math.inf}
 
 
 def _lines_that_count(path: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -254,12 +237,7 @@ def _read(path: Path, line: bytes) -> dict[str, Any] | None:
 
 
 class RunMetrics:
-    """Takes what a run logs; nothing in memory grows with the run.
-
-    Args:
-        log: The full-resolution log, open.
-        table: What the store holds.
-    """
+    """Takes what a run logs into its open log and the table that its store holds; memory does not grow with the run."""
 
     def __init__(self, log: MetricsLog, table: MetricTable) -> None:
         self.log, self.table = log, table
@@ -267,8 +245,7 @@ class RunMetrics:
     def take(self, metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:
         """Add new points, in the form in which Sacred passes them to observers, and write them to the log.
 
-        Raises:
-            OSError: The log does not take them now; the next call tries again, and the table has them anyway.
+        An ``OSError`` means that the log does not take them now: the next call tries again, and the table has them.
         """
         for name, columns in metrics_by_name.items():
             points = list(zip(columns["steps"], columns["values"], columns["timestamps"], strict=True))

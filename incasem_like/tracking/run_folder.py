@@ -6,28 +6,35 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from incasem_like.disk import is_locked, write_whole
 from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
 from incasem_like.tracking.kinds import KINDS
-from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, is_complete, was_written_in
+from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.values import as_mapping, as_sequence, from_bson, plain
 
 METRICS_LOG = "metrics.jsonl"
 ANNOTATIONS = "annotations.json"
+_IN_OTHER_FILES = ("_id", "config", "info", "omniboard", "captured_out")  # than run.json
 OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt", ANNOTATIONS})
-
-
-def artifact_file_name(name: str) -> str:
-    """Name the file that holds an artifact: its own name, unless that is one of the run's own files."""
-    return f"artifact_{name}" if name in OWN_FILES or name.startswith("artifact_") else name
+_FOLDER = Path("tracking", "journal")
+_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
+_PENDING = "pending.json"
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "incasem-like run", 1
+CHECKPOINTS = "checkpoints"
+Shared = Literal["sources", "resources"]  # files that runs have in common
+SHARED: tuple[Shared, ...] = ("sources", "resources")
+# What a run notes (info) and its result, with the ids of runs and paths of checkpoints of the store that it came to.
+Renewed = tuple[Mapping[str, Any], Any]
 
 
 def numbered(folder: Path) -> list[str]:
@@ -43,9 +50,6 @@ class RunFolder:
 
     ``run.json``, ``config.json``, ``info.json``, ``annotations.json`` (tags and notes), ``cout.txt``, ``metrics.json``
     (bounded), ``metrics.jsonl`` (all of them) and artifacts under their names.
-
-    Args:
-        folder: The folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +85,7 @@ class RunFolder:
 
     def has_points_of(self, sessions: list[str]) -> bool:
         """Return whether the log ends where the run ended whose sessions had these tokens, so that it is resumed."""
-        return not self.log.is_empty
+        return self.log_path.stat().st_size > 0
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[None]:
@@ -141,13 +145,41 @@ class RunFolder:
         text = json.dumps(plain(content), sort_keys=name != "config.json", indent=2)
         write_whole(self.folder / name, lambda file: file.write(text.encode()))
 
+    def write_document(self, document: Mapping[str, Any]) -> None:
+        """Write what ``read_document`` reads; ``run.json`` comes last, since a folder without it is not a run yet."""
+        run = {key: value for key, value in document.items() if key not in _IN_OTHER_FILES}
+        self.write("config.json", document.get("config") or {})
+        self.write("info.json", document.get("info") or {})
+        if annotations := document.get("omniboard"):
+            self.write(ANNOTATIONS, annotations)
+        self.write_output(str(document.get("captured_out") or ""))
+        self.write("run.json", run)
+
+    def write_shared(self, what: Shared, files: Iterable[tuple[str, bytes | None]]) -> list[list[str]]:
+        """Write sources or resources as ``_sources/<number>/<name>``; return what the document says of them."""
+        entries = []
+        for number, (name, content) in enumerate(files):
+            path = self.folder / f"_{what}" / str(number) / (Path(name).name or what)
+            if content is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            entries.append([name, "not stored" if content is None else path.relative_to(self.folder).as_posix()])
+        return entries
+
+    def write_manifest(self, kind: str, run_id: int, origin: str, **more: Any) -> None:
+        """Make an exported run of the folder."""
+        exported = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = {"format": FORMAT, "version": VERSION, "kind": kind, "id": run_id, "store": origin}
+        self.write(MANIFEST, {**manifest, "exported": exported, "files": {}, **more})
+
     def write_output(self, text: str) -> None:
         """Write what the run printed."""
         write_whole(self.folder / "cout.txt", lambda file: file.write(text.encode("utf-8", "replace")))
 
     def artifact(self, name: str) -> Path:
-        """Return the path of an artifact."""
-        return self.folder / artifact_file_name(name)
+        """Return the path of an artifact: under its own name, unless that is one of the run's own files."""
+        is_taken = name in OWN_FILES or name.startswith("artifact_")
+        return self.folder / (f"artifact_{name}" if is_taken else name)
 
     def _damaged(self, path: Path, reason: object) -> IncasemError:
         """Make the error of a file that cannot be read."""
@@ -166,11 +198,6 @@ class RunFolder:
             raise self._damaged(path, error) from None
 
 
-_FOLDER = Path("tracking", "journal")
-_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
-_PENDING = "pending.json"
-
-
 def from_document(document: Mapping[str, Any]) -> dict[str, Any]:
     """Make a run from its document: plain keys, artifacts by name, without the links that Omniboard needs."""
     run = {key: from_bson(value) if key in _WITH_OUR_KEYS else value for key, value in document.items()}
@@ -184,13 +211,8 @@ def from_document(document: Mapping[str, Any]) -> dict[str, Any]:
 class OpenedRun:
     """A run that this process, and no other, writes from now on.
 
-    Attributes:
-        folder: Where it is written.
-        entry: Its document but for config, info and output.
-        metrics: Those it has already.
-        sessions: The processes that wrote it, this one last.
-        info: What it has noted of itself.
-        output: What it has printed.
+    ``entry`` is its document but for config, info and output; ``sessions`` are the processes that wrote it, this one
+    last; ``metrics``, ``info`` and ``output`` are what it logged, noted and printed before.
     """
 
     folder: RunFolder
@@ -250,11 +272,8 @@ class Journal(RunFolder):
             if described.with_suffix("").is_file():
                 described.with_suffix("").replace(self.artifact(name))
             run["artifacts"] = list(dict.fromkeys([*run["artifacts"], name]))
-        self.write("config.json", run.pop("config", None) or {})
-        self.write("info.json", run.pop("info"))
-        self.write_output(str(run.pop("captured_out", None) or ""))
         self.mark(database)
-        self.write("run.json", {key: value for key, value in run.items() if key != "_id"})
+        self.write_document({**run, "omniboard": None})
         shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
 
     def _damaged(self, path: Path, reason: object) -> IncasemError:
@@ -283,22 +302,13 @@ class Journal(RunFolder):
 
 
 class Journals:
-    """The journals of one database's runs on this machine.
-
-    Args:
-        runs_directory: The folder of training runs.
-        database: The database's name.
-    """
+    """The journals of one database's runs on this machine."""
 
     def __init__(self, runs_directory: Path, database: str) -> None:
         self.folder, self.database = Path(runs_directory) / _FOLDER, database
 
     def make(self, run_id: int) -> Journal:
-        """Make the journal of a new run; one of another server's run of that id stays as it is.
-
-        Raises:
-            StoreError: The folder cannot be written.
-        """
+        """Make the journal of a new run; one of another server's run of that id stays as it is."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for number in count(1):
@@ -316,17 +326,10 @@ class Journals:
     def find(self, run_id: int, sessions: list[str]) -> Journal | None:
         """Find the journal of a run; None where it was never written on this machine.
 
-        Args:
-            run_id: The run.
-            sessions: Tokens of all its sessions, by which it is told from another server's run of that id.
+        By the tokens of all its sessions it is told from another server's run of that id.
         """
         mine = (journal for journal in self if journal.run_id == run_id and journal.log_path.is_file())
         return next((journal for journal in mine if was_written_in(journal.log_path, sessions)), None)
-
-    def complete_log(self, run_id: int, sessions: list[str]) -> Path | None:
-        """Find the log that has all of a run's metrics; None where part of the run was written on another machine."""
-        journal = self.find(run_id, sessions)
-        return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
 
     def __iter__(self) -> Iterator[Journal]:
         """Yield all of them, by id."""
@@ -337,15 +340,6 @@ class Journals:
             yield Journal(self.folder / name)
 
 
-MANIFEST = "manifest.json"
-FORMAT, VERSION = "incasem-like run", 1
-CHECKPOINTS = "checkpoints"
-
-
-# What a run notes (info) and its result, with the ids of runs and paths of checkpoints of the store that it came to.
-Renewed = tuple[Mapping[str, Any], Any]
-
-
 def _content_of(name: str) -> cached_property[dict[str, Any]]:
     return cached_property(lambda run: run.read(name))
 
@@ -353,13 +347,8 @@ def _content_of(name: str) -> cached_property[dict[str, Any]]:
 class PortableRun(RunFolder):
     """An exported run: a run's folder with ``_sources/``, ``checkpoints/`` and a list of hashes.
 
-    Args:
-        folder: Its folder.
-
     Attributes:
         document: As ``run.json`` has it: times as text, artifacts by name, sources as paths in the folder.
-        config: Its configuration.
-        info: What it noted of itself.
         metrics: As a store holds them: steps, values, timestamps, stride and count by name.
 
     Raises:
@@ -395,7 +384,7 @@ class PortableRun(RunFolder):
         for name in self.document.get("artifacts") or ():
             yield name, self.artifact(name)
 
-    def stored(self, what: str) -> Iterator[tuple[str, Path | None, str]]:
+    def stored(self, what: Shared) -> Iterator[tuple[str, Path | None, str]]:
         """Yield its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
         owner = self.document if what == "resources" else self.document.get("experiment") or {}
         for name, relative in owner.get(what) or ():
@@ -407,11 +396,7 @@ class PortableRun(RunFolder):
         return None if relative is None else self.folder / relative
 
     def verify(self) -> None:
-        """Check every file against its hash.
-
-        Raises:
-            DataError: One is missing or damaged, or points out of the folder.
-        """
+        """Check every file against its hash; ``DataError`` if one is missing, damaged, or outside the folder."""
         files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
         for relative, entry in files.items():
             path = self.folder / relative
@@ -423,7 +408,7 @@ class PortableRun(RunFolder):
                 raise DataError(f"{path} is missing from the exported run: copy the whole folder again.")
             if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
                 raise DataError(f"{path} changed since the run was exported: copy the whole folder again.")
-        stored = [path for what in ("sources", "resources") for _, path, _ in self.stored(what) if path is not None]
+        stored = [path for what in SHARED for _, path, _ in self.stored(what) if path is not None]
         for path in (*stored, *(path for _, path in self.artifacts())):
             if path.relative_to(self.folder).as_posix() not in files:
                 raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")

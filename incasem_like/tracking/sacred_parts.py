@@ -8,5 +8,5 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from sacred import observers
     from sacred.host_info import get_host_info
-    from sacred.observers import FileStorageObserver, MongoObserver, RunObserver
-__all__ = ["FileStorageObserver", "MongoObserver", "RunObserver", "get_host_info", "observers"]
+    from sacred.observers import FileStorageObserver, MongoObserver
+__all__ = ["FileStorageObserver", "MongoObserver", "get_host_info", "observers"]

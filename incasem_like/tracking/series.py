@@ -10,6 +10,10 @@ from typing import Any
 
 from incasem_like.tracking.values import as_utc
 
+MAX_POINTS = 2000
+Point = tuple[int, float, datetime]
+Summary = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -21,19 +25,11 @@ class Metric:
     timestamps: tuple[datetime, ...]
 
 
-MAX_POINTS = 2000
-Point = tuple[int, float, datetime]
-Summary = dict[str, Any]
-
-
 class BoundedSeries:
     """The points of one metric whose index is a multiple of ``stride``, and the last one.
 
     ``stride`` is the smallest power of two with which these are at most ``limit`` points, so that what is kept depends
     on the full series alone, not on when it was written or how often the run was interrupted.
-
-    Args:
-        limit: Points kept at most, at least 2.
 
     Attributes:
         stride: Distance, in points of the full series, between the kept ones.
@@ -72,10 +68,8 @@ class BoundedSeries:
     def withdraw(self, after_step: int, count: int | None = None) -> None:
         """Withdraw the points after a step, for a run whose full series is not at hand.
 
-        Args:
-            after_step: The last step to stay.
-            count: Length that the full series had then, so that thinning goes on as if it had never been longer.
-                Without it, at a stride above 1, the series counts as ending at its last kept point.
+        ``count`` is the length that the full series had then, so that thinning continues as if it had never been
+        longer. Without it, at a stride above 1, the series counts as ending at its last kept point.
         """
         ends = self.count - 1
         staying = [
@@ -111,9 +105,6 @@ class BoundedSeries:
 
 class MetricTable:
     """All metrics of a run as its store holds them: a bounded series and a summary of each.
-
-    Args:
-        limit: Points kept of each series at most.
 
     Attributes:
         series: By name.

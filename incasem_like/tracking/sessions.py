@@ -88,11 +88,6 @@ def tokens(info: Mapping[str, Any] | None) -> list[str]:
     return [str(session.get("token")) for session in sessions if isinstance(session, Mapping)]
 
 
-def noted_by_the_run(info: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what a run noted in its info, without what its writer added."""
-    return {key: value for key, value in (info or {}).items() if key not in OBSERVER_KEYS}
-
-
 def counts_at(info: Mapping[str, Any] | None, iteration: int) -> dict[str, int] | None:
     """Look up how many points each metric had when a checkpoint was registered; None where nobody noted it."""
     for entry in (info or {}).get("checkpoints") or ():
@@ -109,13 +104,7 @@ def continued_meta(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
 
 
 def id_taken(run_id: int | None, description: str, resume: str | None = None) -> InputError:
-    """Return the error that says that a run of a wanted id exists.
-
-    Args:
-        run_id: The id.
-        description: Of the store.
-        resume: Flag of the script that resumes such a run, if there is one.
-    """
+    """Return the error of a wanted id that a run has; ``resume`` is the flag of the script that resumes such a run."""
     remedy = f", or resume that run with {resume} {run_id} instead" if resume else ""
     return InputError(
         f"Run {run_id} exists already in {description}: leave --id out for the next free id, choose another{remedy}."

@@ -102,6 +102,11 @@ def as_utc(value: str | datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def now() -> datetime:
+    """Return the present in UTC without a time zone, as Sacred and MongoDB keep it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
 def utc_moment(value: Any) -> datetime | None:
     """Read a moment, in UTC and saying so; None for what is none, for anybody may have written it."""
     try:

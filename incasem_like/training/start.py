@@ -79,7 +79,7 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
         CheckpointError: The checkpoint does not exist, was changed, or does not fit the network.
     """
     from incasem_like.tracking import file_sha256
-    from incasem_like.tracking.queries.checkpoint_choice import choose_checkpoint
+    from incasem_like.tracking.stores.records import choose_checkpoint
 
     wanted = config.training.start_from
     if not wanted.named:
@@ -171,7 +171,7 @@ def find_first_network(
     """
     from incasem_like.networks import build_network, load_checkpoint
     from incasem_like.tracking import file_sha256
-    from incasem_like.tracking.queries.checkpoint_choice import choose_checkpoint
+    from incasem_like.tracking.stores.records import choose_checkpoint
 
     model = config.model
     if not isinstance(model, AutoContextModel):

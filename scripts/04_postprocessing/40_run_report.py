@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from incasem_like.commands.options import STORE_OPTIONS, StoreChoice, add_options
-from incasem_like.commands.report import write_run_report
 from incasem_like.terminal import run_script, script_parser
 from incasem_like.tracking.kinds import KINDS
 
@@ -17,6 +16,8 @@ add_options(parser, STORE_OPTIONS, "the run's store")
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the page and print its path."""
+    from incasem_like.commands.report import write_run_report
+
     stores = StoreChoice.from_arguments(arguments)
     write_run_report(stores.open(arguments.kind).get(arguments.run_id), stores, arguments.output)
 

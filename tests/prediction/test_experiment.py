@@ -14,7 +14,7 @@ from incasem_like.errors import CheckpointError, ConfigError, DataError, InputEr
 from incasem_like.networks import save_checkpoint
 from incasem_like.samples import Region
 from incasem_like.tracking import open_store
-from incasem_like.tracking.queries.checkpoint_choice import choose_checkpoint
+from incasem_like.tracking.stores.records import choose_checkpoint
 from incasem_like.volumes import open_volume
 
 RAW_SHAPE, RAW_BEGIN = (40, 44, 36), (10, -20, 0)

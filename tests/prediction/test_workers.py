@@ -17,7 +17,7 @@ from incasem_like.errors import CheckpointError
 from incasem_like.prediction.blocks import block_shape
 from incasem_like.prediction.computing.loading import NetworkSource
 from incasem_like.tracking import file_sha256
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
+from incasem_like.tracking.stores.records import ChosenCheckpoint
 from incasem_like.volumes import Coordinate
 
 # Of this network a tile then gives 34 voxels along each axis, which is a chunk too.

@@ -12,8 +12,7 @@ import pytest
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.tracking import Run, RunRecord, RunStore, delete_run, open_store, run_experiment
 from incasem_like.tracking.model.checkpoints import series_log_folder
-from incasem_like.tracking.moving.deletion import finish_deletion
-from incasem_like.tracking.moving.model_files import owners, share
+from incasem_like.tracking.moving.model_files import finish_deletion, owners, share
 from incasem_like.tracking.stores.base import DELETING
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
@@ -174,7 +173,7 @@ def test_a_deletion_that_broke_off_is_out_of_sight_and_can_be_finished(
         raise KeyboardInterrupt
 
     places = {
-        "at once": ("incasem_like.tracking.moving.deletion.free_model_files", killed),
+        "at once": ("incasem_like.tracking.moving.model_files.free_model_files", killed),
         "models gone": (f"{type(store).__module__}.{type(store).__name__}.remove", killed),
         "half of the folders gone": ("os.rename", _after(killed, 1 + isinstance(store, FileStore))),
         "record half gone": _in_the_record(store, killed),

@@ -13,7 +13,7 @@ from incasem_like.tracking import Continuation, RunRecord, RunStore, delete_run,
 from incasem_like.tracking.doctor import examine
 from incasem_like.tracking.moving.sync import sync_journals
 from incasem_like.tracking.moving.transfer import copy_runs, import_runs
-from incasem_like.tracking.queries.conditions import parse_condition
+from incasem_like.tracking.queries.fields import parse_condition
 from incasem_like.tracking.queries.select import select_runs
 from incasem_like.tracking.stores.base import DELETING
 

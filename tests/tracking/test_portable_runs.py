@@ -128,7 +128,7 @@ def test_an_export_does_not_overwrite_and_does_not_stay_half_made(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting, "_write_checkpoints", full)
+    monkeypatch.setattr(exporting, "file_sha256", full)
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(StoreError, match="No space left"):
         export_run(record, tmp_path / "new")

@@ -7,8 +7,7 @@ import pytest
 
 from incasem_like.errors import InputError
 from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary, select
-from incasem_like.tracking.queries.conditions import parse_condition, read_bytes, read_period, read_seconds
-from incasem_like.tracking.queries.fields import better
+from incasem_like.tracking.queries.fields import better, parse_condition, read_bytes, read_period, read_seconds
 from incasem_like.tracking.queries.select import Vocabulary, select_runs
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -229,7 +229,7 @@ def test_a_server_that_refuses_writes_for_a_while_gets_them_later(
         refusing.set()
         run.log_scalar("loss", 0.5, 1)
         run.flush()
-        wait_until(lambda: any("refuses the record (code 13)" in line for line in caplog.messages))
+        wait_until(lambda: any("refuses the record (" in line for line in caplog.messages))
         refusing.clear()
 
     with caplog.at_level(logging.WARNING):

@@ -233,7 +233,10 @@ def test_an_import_that_fails_leaves_nothing(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((push.Delivery, "_put", fail) if isinstance(store, MongoStore) else (base, "copy_whole", fail)))
+        if isinstance(store, MongoStore):
+            patch.setattr(push.Delivery, "_send_artifact", fail)
+        else:
+            patch.setattr(base, "copy_whole", fail)
         with pytest.raises((KeyboardInterrupt, IncasemError, OSError)):
             copy_run(original, store)
     assert store.ids() == []

@@ -23,7 +23,7 @@ from incasem_like.terminal import shown_path
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.summaries import DAMAGED
-from incasem_like.tracking.moving.deletion import delete_run
+from incasem_like.tracking.moving.model_files import delete_run
 from incasem_like.tracking.stores.base import refuse_empty_tags
 
 

@@ -20,6 +20,7 @@ from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.summaries import differing, flatten
 from incasem_like.tracking.queries.fields import better
 from incasem_like.training.arithmetic import KEY, WARNING, arithmetic_differences
+from incasem_like.viewing.comparison import comparison_figure
 
 _ABSENT = object()
 
@@ -54,8 +55,6 @@ def compare_runs(
         _print(records, differences, table)
         print("\n".join(["", *verdicts]) if verdicts else "", end="\n" if verdicts else "")
     if plot is not None:
-        from incasem_like.viewing.comparison import comparison_figure
-
         png, path = comparison_figure(records, metrics), plot.expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(png))

@@ -18,8 +18,7 @@ from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.summaries import RunSummary
-from incasem_like.tracking.queries.conditions import parse_condition
-from incasem_like.tracking.queries.fields import Field, better
+from incasem_like.tracking.queries.fields import Field, better, parse_condition
 from incasem_like.tracking.queries.select import select_runs
 from incasem_like.tracking.stores.base import RunStore
 

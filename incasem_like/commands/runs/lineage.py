@@ -31,6 +31,8 @@ from incasem_like.tracking.lineage import (
 )
 from incasem_like.tracking.model.checkpoints import listed
 from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.viewing.lineage_drawing import lineage_svg
+from incasem_like.volumes import list_datasets, open_volume, parse_address
 
 
 @click.command("lineage")
@@ -62,8 +64,6 @@ def show_lineage(subject: str, svg: Path | None, as_json: bool, kind: str, store
     else:
         print("\n".join(tree(lineage, focus, drawn=at_terminal())))
     if svg is not None:
-        from incasem_like.viewing.lineage_drawing import lineage_svg
-
         text, path = lineage_svg(lineage, focus), svg.expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(text.encode()))
@@ -87,7 +87,6 @@ def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str
         RunNotFoundError: The run does not exist.
         InputError: The dataset does not exist, and no run reads or made it.
     """
-    from incasem_like.volumes import parse_address
 
     reference = read_reference(subject)
     if reference is not None:
@@ -141,7 +140,6 @@ def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lin
 
 def _datasets_beside(address: str) -> list[str]:
     """Return the datasets in the container of a local dataset, which may have been made from it."""
-    from incasem_like.volumes import list_datasets
 
     container = split_address(address)[0]
     if "://" in container or not Path(container).is_dir():
@@ -199,7 +197,6 @@ def _line(node: Node, label: str) -> str:
 
 def read_provenance(address: str) -> Mapping[str, Any] | None:
     """Return the provenance of a dataset; None if it does not exist, cannot be read, or has none."""
-    from incasem_like.volumes import open_volume
 
     try:
         provenance = open_volume(address, allow_incomplete=True).provenance

@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import click
+from PIL import Image
 
 from incasem_like.commands.links import offer_link
 from incasem_like.commands.options import Reference, RunReference, StoreChoice, read_kind, store_options
@@ -19,14 +20,14 @@ from incasem_like.commands.runs.finding import FILTERS, read_columns
 from incasem_like.commands.runs.lineage import find_lineage
 from incasem_like.commands.tables import cell, is_number
 from incasem_like.errors import InputError
+from incasem_like.tracking import RunRecord, RunStore, RunSummary
 from incasem_like.tracking.kinds import KINDS, singular
-from incasem_like.tracking.queries.conditions import STATUSES, parse_condition
+from incasem_like.tracking.queries.fields import STATUSES, parse_condition
 from incasem_like.tracking.queries.select import select_runs
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore, RunSummary
-    from incasem_like.viewing.pages import Answer, Content
-    from incasem_like.viewing.report import Picture
+from incasem_like.viewing.lineage_drawing import lineage_svg
+from incasem_like.viewing.pages import Answer, Content, serving_pages
+from incasem_like.viewing.report import Picture, render_page
+from incasem_like.viewing.run_report import pictures_of_run, report_of_run, report_of_runs, slices_of_run
 
 Query = Mapping[str, list[str]]
 ROWS = 200  # that a page gets at a time
@@ -46,7 +47,6 @@ def serve_runs(port: int, no_browser: bool, stores: StoreChoice) -> None:
 
     The page reads and changes nothing. Only this machine can open it, and it asks no other for anything.
     """
-    from incasem_like.viewing.pages import serving_pages  # tornado would slow ``--help`` down
 
     stores.open_all()
     gallery = Gallery(stores)
@@ -136,8 +136,6 @@ class Gallery:
 
     def run(self, rest: str, query: Query) -> Content:
         """Return the page of one run: ``trainings/12``."""
-        from incasem_like.viewing.lineage_drawing import lineage_svg
-        from incasem_like.viewing.run_report import report_of_run
 
         record = self.record(rest)
         everything = [run for store in self.by_kind.values() for run in store.summaries(inputs=True)]
@@ -147,8 +145,6 @@ class Gallery:
 
     def compare(self, rest: str, query: Query) -> Content:
         """Return the page that compares the runs of a query: ``run=trainings/12&run=trainings/13&metric=loss``."""
-        from incasem_like.viewing.report import Picture
-        from incasem_like.viewing.run_report import report_of_runs
 
         names = list(dict.fromkeys(query.get("run", [])))
         if len(names) < 2:
@@ -167,9 +163,6 @@ class Gallery:
 
     def thumbnail(self, rest: str, query: Query) -> Content:
         """Return the first picture of a run, small; nothing where it has none."""
-        from PIL import Image
-
-        from incasem_like.viewing.run_report import pictures_of_run
 
         found = next(pictures_of_run(self.record(rest)), None)
         if found is None or isinstance(found.image, str):
@@ -181,7 +174,6 @@ class Gallery:
 
     def slices(self, rest: str, query: Query) -> Content:
         """Return raw, labels and what a run wrote, as a picture; nothing where the volumes are gone."""
-        from incasem_like.viewing.run_report import slices_of_run
 
         found = slices_of_run(self.record(rest))
         return content("image/png", found.image if found and isinstance(found.image, bytes) else b"", MINUTES)
@@ -198,13 +190,10 @@ class Gallery:
 
 def page(template: str, **values: Any) -> Content:
     """Return an HTML page made of a template of ``viewing``."""
-    from incasem_like.viewing.report import render_page
 
     return content("text/html; charset=utf-8", render_page(template, **values))
 
 
 def content(kind: str, body: bytes, minutes: float = 0) -> Content:
     """Return an answer of a MIME type, and for how long a browser may keep it."""
-    from incasem_like.viewing.pages import Content
-
     return Content(kind, body, round(60 * minutes))

@@ -32,7 +32,7 @@ from incasem_like.prediction.computing.tiling import geometry_for
 from incasem_like.samples import Region
 from incasem_like.tracking import file_sha256, open_store
 from incasem_like.tracking.model.cache import find_in_cache
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
+from incasem_like.tracking.stores.records import ChosenCheckpoint
 
 # Fewer do not fill a GPU.
 VOXELS_OF_A_BATCH = 2**21

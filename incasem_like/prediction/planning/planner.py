@@ -27,7 +27,7 @@ from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.probe import needs_probe
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord, RunStore
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
+from incasem_like.tracking.stores.records import ChosenCheckpoint, choose_checkpoint
 from incasem_like.tracking.values import without_credentials
 
 log = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from incasem_like.prediction.series.plan import Entry, SeriesPlan, plan_series
 from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.tracking.model.checkpoints import listed
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
 from incasem_like.tracking.sessions import Continuation
+from incasem_like.tracking.stores.records import ChosenCheckpoint
 from incasem_like.volumes.provenance import command_line
 
 TOOL = "predict_multiple.py"

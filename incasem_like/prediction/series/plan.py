@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from incasem_like.blockwise.workers_file import Workers
-from incasem_like.config import SeriesConfig, resolve_training_config
-from incasem_like.errors import ConfigError
+from incasem_like.config import SeriesConfig, SeriesSection, resolve_training_config
+from incasem_like.errors import CheckpointError, ConfigError
 from incasem_like.networks import for_this_machine
 from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.outputs import OutputLocation
@@ -22,10 +23,13 @@ from incasem_like.prediction.planning.planner import Findings, load_regions_conf
 from incasem_like.prediction.planning.probe import DeviceProfile
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_series
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.model.checkpoints import StorePolicy, listed, rank
+from incasem_like.tracking.stores.records import ChosenCheckpoint
 
 MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
 DEFAULT_METRIC = "dice_class_1"
+log = logging.getLogger("incasem_like.prediction")
 
 
 @dataclass(frozen=True)
@@ -206,3 +210,75 @@ def _with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfi
             'labels of the classes: set series.keep=all, or add "labels" to the entries.'
         )
     return config, None
+
+
+def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheckpoint]:
+    """Find the checkpoints of a series, by iteration, each verified against what the training run registered.
+
+    A checkpoint that cannot be found is left out, with a warning, unless ``section.step`` asks for it.
+
+    Raises:
+        CheckpointError: None is left, one that ``section.step`` asks for is missing, or one changed since it was
+            tracked.
+    """
+    if section.checkpoint_dir is not None:
+        folder, basename = section.checkpoint_dir, section.checkpoint_basename
+        if not folder.is_dir():
+            raise CheckpointError(f"The folder {folder} does not exist: correct series.checkpoint_dir.")
+        name = re.compile(rf"{re.escape(basename)}(\d+)")
+        files = {int(match[1]): path for path in folder.iterdir() if (match := name.fullmatch(path.name))}
+        if not files:
+            raise CheckpointError(
+                f"{folder} holds no file called {basename} and a number: correct series.checkpoint_dir or "
+                "series.checkpoint_basename."
+            )
+        wanted = _in_range(files, section, f"{folder}")
+        return [ChosenCheckpoint(files[iteration], file_sha256(files[iteration]), iteration) for iteration in wanted]
+    known = {checkpoint.iteration: checkpoint for checkpoint in record.checkpoints}
+    run = f"Training run {record.id} in {record.store.description} ({record.status})"
+    if not known:
+        raise CheckpointError(f"{run} has no checkpoint: choose another run.")
+    found = [known[iteration] for iteration in _in_range(known, section, run)]
+    if section.step is None:
+        there = [checkpoint for checkpoint in found if not checkpoint.is_nowhere()]
+        lost = [checkpoint.iteration for checkpoint in found if checkpoint not in there]
+        if lost and there:
+            log.warning(
+                "%s lacks checkpoints, which are neither on this machine nor in the run store, left out: iteration %s.",
+                run,
+                listed(lost),
+            )
+        found = there or found  # fetching the first then reports where it was looked for
+    if section.best is not None:
+        policy = StorePolicy.from_config(record.config)
+        ranked = rank(found, policy.metric, policy.mode)
+        if not ranked:
+            raise CheckpointError(
+                f"No checkpoint of training run {record.id} in that range was measured by '{policy.metric}': leave "
+                "series.best out to take all."
+            )
+        found = sorted(ranked[: section.best], key=lambda checkpoint: checkpoint.iteration)
+    return [ChosenCheckpoint(one.fetch(), one.sha256, one.iteration) for one in found]
+
+
+def _in_range(known: Collection[int], section: SeriesSection, whose: str) -> list[int]:
+    """Return the wanted ones of the known iterations, ascending."""
+    there = sorted(known)
+    start = there[0] if section.start is None else section.start
+    stop = there[-1] if section.stop is None else section.stop
+    if section.step is None:
+        wanted = [iteration for iteration in there if start <= iteration <= stop]
+        if not wanted:
+            raise CheckpointError(
+                f"{whose} has no checkpoint from iteration {start} to {stop}: choose a range with some of "
+                f"{listed(there)}."
+            )
+        return wanted
+    wanted = list(range(start, stop + 1, section.step))
+    missing = [iteration for iteration in wanted if iteration not in known]
+    if missing or not wanted:
+        raise CheckpointError(
+            f"{whose} has no checkpoint of iteration {listed(missing or [start])}, which series.step={section.step} "
+            f"asks for: it has {listed(there)}; leave series.step out to take those."
+        )
+    return wanted

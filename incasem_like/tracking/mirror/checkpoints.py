@@ -12,20 +12,20 @@ from incasem_like.errors import CheckpointError
 from incasem_like.terminal import Progress
 from incasem_like.tracking.model.cache import transfer_progress
 from incasem_like.tracking.model.checkpoints import CheckpointRecord, StorePolicy, TrackedFile
-from incasem_like.tracking.values import without_credentials
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.records import RunRecord
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.stores.base import RunStore
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
-    from incasem_like.tracking.stores.records import RunRecord
+
+log = logging.getLogger("incasem_like.tracking")
+SECONDS_BETWEEN_ATTEMPTS = 10.0
+SECONDS_WITHOUT_A_WORD = 2.0
+SECONDS_WITHOUT_PROGRESS = 20.0
 
 
 def missing_uploads(record: RunRecord) -> list[CheckpointRecord]:
-    """List the checkpoints that the run's store should hold by ``tracking.store_checkpoints`` and does not.
-
-    Raises:
-        StoreError: The server does not answer.
-    """
+    """List the checkpoints that the run's store should hold by ``tracking.store_checkpoints`` and does not."""
     files, wanted = record.store.checkpoint_files, StorePolicy.from_config(record.config).wanted(record.checkpoints)
     if files is None or not wanted:
         return []
@@ -34,11 +34,7 @@ def missing_uploads(record: RunRecord) -> list[CheckpointRecord]:
 
 
 def runs_lacking_uploads(store: RunStore) -> list[RunRecord]:
-    """Find the runs that are over and whose missing checkpoints this machine has: ``upload_missing`` helps them.
-
-    Raises:
-        StoreError: The server does not answer.
-    """
+    """Find the runs that are over and whose missing checkpoints this machine has: ``upload_missing`` helps them."""
     files = store.checkpoint_files
     if files is None:
         return []
@@ -61,15 +57,10 @@ def runs_lacking_uploads(store: RunStore) -> list[RunRecord]:
 
 
 def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
-    """Finish what a run could not upload before it ended; an active run does so itself and is left alone.
+    """Finish what a run could not upload before it ended; return the checkpoints that were uploaded.
 
-    Copies that better ones replace are then taken out. What this machine does not have the files of stays missing.
-
-    Returns:
-        The checkpoints that were uploaded.
-
-    Raises:
-        StoreError: The server does not answer, or refuses.
+    An active run does so itself and is left alone. Copies that better ones replace are then taken out. What this
+    machine does not have the files of stays missing.
     """
     files, wanted = record.store.checkpoint_files, StorePolicy.from_config(record.config).wanted(record.checkpoints)
     if files is None or not wanted or record.status == "RUNNING":
@@ -96,23 +87,12 @@ def _remove_others(files: CheckpointFiles, run_id: int, wanted: Sequence[Checkpo
     files.remove_partial(run_id)
 
 
-log = logging.getLogger("incasem_like.tracking")
-SECONDS_BETWEEN_ATTEMPTS = 10.0
-SECONDS_WITHOUT_A_WORD = 2.0
-SECONDS_WITHOUT_PROGRESS = 20.0
-
-
 class CheckpointUploader(threading.Thread):
     """Makes the database hold those of a run's checkpoints that the policy names, and no others.
 
     The run only says which checkpoints it has now; that never waits. Uploads begin with the newest. One that has begun
     is finished even when a newer one has come meanwhile, so that a slow line brings something home; those between are
     passed over. What the database has beyond the policy's choice is taken out once all of that choice is in.
-
-    Args:
-        files: The checkpoints in the database.
-        run_id: The run.
-        policy: Which checkpoints the database should hold.
     """
 
     def __init__(self, files: CheckpointFiles, run_id: int, policy: StorePolicy) -> None:
@@ -144,12 +124,9 @@ class CheckpointUploader(threading.Thread):
             return [record for record in self._wanted if any(file.sha256 not in self._inside for file in record.files)]
 
     def finish(self, seconds: float) -> list[CheckpointRecord]:
-        """Wait until the database holds what it should, at most some seconds, with a word on how far it has come.
+        """Wait until the database holds what it should, at most some seconds; return the checkpoints still missing.
 
         A database that takes nothing for a while, and ctrl-C, end the wait sooner. The thread ends.
-
-        Returns:
-            The checkpoints that are still missing.
         """
         deadline = time.monotonic() + seconds
         with self._condition:
@@ -241,14 +218,7 @@ class CheckpointUploader(threading.Thread):
 
     def _complain(self, error: Exception) -> None:
         """Warn of what is wrong, once until it is repaired or something else is wrong."""
-        import pymongo.errors  # takes half a second, which every command would pay
-
-        if isinstance(error, pymongo.errors.OperationFailure):
-            reason = f"refuses them ({(error.details or {}).get('codeName') or f'code {error.code}'})"
-        elif isinstance(error, pymongo.errors.PyMongoError):
-            reason = "does not answer"
-        else:
-            reason = f"could not be given them ({without_credentials(f'{type(error).__name__}: {error}')})"
+        reason = self._files.reason_of(error, "them")
         if reason != self._problem and not self._stopping:
             self._problem = reason
             log.warning(

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import pymongo.errors
-
 from incasem_like.tracking.liveness import Heartbeat
 from incasem_like.tracking.run_folder import Journal, OpenedRun
 from incasem_like.tracking.sessions import taken_over
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.connection import reason_of
 from incasem_like.tracking.stores.mongo import MongoStore
 from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, to_document
 
@@ -32,15 +32,13 @@ class Mirror:
     ever holds the run up. What could not be delivered by the end stays in the run's journal. Every write carries the
     session's token: who lost the run to another process learns it and stops.
 
-    Args:
-        store: The database, its GridFS and its journals.
-
     Attributes:
         lock: Held while the run's folder is written and while what is sent is put together.
         lost: Why this process may not write the run any more, or None.
     """
 
-    def __init__(self, store: MongoStore) -> None:
+    def __init__(self, store: RunStore) -> None:
+        assert isinstance(store, MongoStore)
         self.store = store
         self.lock = threading.RLock()
         self.lost: Exception | None = None
@@ -56,12 +54,8 @@ class Mirror:
     def begin(self, run: OpenedRun, written: Mapping[str, Any]) -> None:
         """Write a run that this process has claimed into the database, and mirror it from then on.
 
-        Args:
-            run: The run.
-            written: What is not in its entry: config, info and output.
-
-        Raises:
-            StoreError: The server does not take it, or another process was quicker.
+        ``written`` is what is not in its entry: config, info and output. Raises ``StoreError`` if the server does not
+        take it, or another process was quicker.
         """
         assert isinstance(run.folder, Journal)
         self._journal, self._metrics = run.folder, run.metrics
@@ -124,7 +118,10 @@ class Mirror:
         try:
             is_there = self._delivery.send(parcel)
         except SessionLostError:
-            self._lose()
+            with self.lock:
+                self.lost = taken_over(self._journal.run_id, self.store.description)
+                self._journal.clear()
+            log.warning("%s", self.lost)
         except Exception as error:
             with self.lock:
                 self._pending += files
@@ -156,17 +153,13 @@ class Mirror:
     def _wait_for_the_server(self, error: Exception) -> None:
         if not self._away:
             log.warning(
-                "%s %s: the run goes on and its record is delivered later.", self.store.description, _reason(error)
+                "%s %s: the run goes on and its record is delivered later.",
+                self.store.description,
+                reason_of(error, "the record"),
             )
         self._away = self._whole = True
         self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
         self._mark()
-
-    def _lose(self) -> None:
-        with self.lock:
-            self.lost = taken_over(self._journal.run_id, self.store.description)
-            self._journal.clear()
-        log.warning("%s", self.lost)
 
     def finish(self) -> None:
         """Deliver the whole run at its end, whatever befell the database meanwhile: a backup put back, a rollback."""
@@ -191,14 +184,3 @@ class Mirror:
             self._journal.run_id,
             self._journal.folder,
         )
-
-
-def _reason(error: Exception) -> str:
-    """Describe why the server refused something, without quoting addresses or values."""
-    if isinstance(error, pymongo.errors.ConnectionFailure):
-        return "does not answer"
-    if isinstance(error, pymongo.errors.WTimeoutError):
-        return "cannot bring the record to most members of its replica set"
-    if isinstance(error, pymongo.errors.OperationFailure):
-        return f"refuses the record (code {error.code})"
-    return f"cannot be given the record ({type(error).__name__})"

@@ -17,6 +17,9 @@ from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.terminal import Progress
 
 _BYTES_AT_ONCE = 1 << 20
+BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
+ENVIRONMENT_VARIABLE = "INCASEM_CACHE"
+_IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 def file_sha256(path: Path) -> str:
@@ -28,26 +31,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
-
-
 @contextlib.contextmanager
 def transfer_progress(description: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is called with the number of bytes transferred; a small file shows no progress.
-
-    Args:
-        description: What is shown: ``Fetching model_checkpoint_40``.
-        size: Length of the file in bytes.
-    """
+    """Yield a function to call with the number of bytes transferred; a small file shows no progress."""
     if size < BYTES_WORTH_A_PROGRESS_BAR:
         yield lambda count: None
         return
     with Progress(description, size, "B") as progress:
         yield progress.advance
-
-
-ENVIRONMENT_VARIABLE = "INCASEM_CACHE"
-_IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 def cache_directory() -> Path:
@@ -78,18 +69,11 @@ def find_in_cache(name: str, sha256: str) -> Path | None:
 def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Iterable[bytes]], origin: str) -> Path:
     """Fetch a file unless it is in the cache; it appears there whole and right or not at all.
 
-    Processes that want the same file at once wait for the one that fetches it.
-
-    Args:
-        name: What the file is called.
-        sha256: Its hash.
-        size: Its length in bytes, for the progress shown.
-        blocks: Starts the transfer; gives the content piece by piece.
-        origin: Where it comes from, for messages.
+    Processes that want the same file at once wait for the one that fetches it. ``blocks`` starts the transfer and
+    returns the content piece by piece; ``size`` serves the progress shown, ``origin`` messages.
 
     Raises:
-        CheckpointError: What came does not have the hash, or the cache cannot be written.
-        DiskFullError: The disk of the cache is full.
+        CheckpointError: What came does not have the hash, or the cache cannot be written (``DiskFullError``: is full).
     """
     if not _IS_A_HASH(sha256):
         raise CheckpointError(
@@ -129,14 +113,8 @@ def _errors_of_the_cache(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"No space is left in {folder} for a checkpoint that is fetched: free some, or set "
-                f"{ENVIRONMENT_VARIABLE} to a folder on another disk."
-            ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise CheckpointError(
-                f"A checkpoint cannot be fetched into {folder} ({error.strerror}): set {ENVIRONMENT_VARIABLE} to a "
-                "folder that can be written."
-            ) from None
-        raise
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else CheckpointError
+        raise kind(
+            f"A checkpoint cannot be fetched into {folder} ({error.strerror or error}): free some space, or set "
+            f"{ENVIRONMENT_VARIABLE} to a folder on another disk that can be written."
+        ) from None

@@ -16,19 +16,22 @@ from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.model.cache import cached_path, fetch_into_cache, file_sha256, find_in_cache
 
 DELETED_PREFIX = ".deleting-"
+MODELS = "models"
+BESIDE_MODELS = ("tensorboard", "snapshots")
+_SECONDS_WITHOUT_A_BYTE = 60
+_BYTES_AT_ONCE = 1 << 20
+# Under this a run notes which folders of runs it wrote to before it was continued with another one
+EARLIER_FOLDERS = "earlier_runs_directories"
+log = logging.getLogger("incasem_like.tracking")
+DEFAULT = "best,last"
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a checkpoint that the database has whole.
+    """A file of a checkpoint that the database has whole, under an id of GridFS.
 
-    Attributes:
-        id: Its id in GridFS.
-        run_id: The run it belongs to.
-        sha256: Of its content.
-        bytes: Its length.
-        name: Its name: ``model_checkpoint_<iteration>`` or ``training_state_<iteration>``.
-        entry: Of a model's file the run's entry of the checkpoint; else empty.
+    Its name is ``model_checkpoint_<iteration>`` or ``training_state_<iteration>``; of the former ``entry`` is the run's
+    entry of the checkpoint.
     """
 
     id: str
@@ -37,10 +40,6 @@ class StoredFile:
     bytes: int
     name: str
     entry: dict[str, Any] = field(default_factory=dict)
-
-
-MODELS = "models"
-BESIDE_MODELS = ("tensorboard", "snapshots")
 
 
 def folder_name(run_id: int) -> str:
@@ -63,12 +62,6 @@ def highest_number(runs_directory: Path) -> int:
     folder = runs_directory / MODELS
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
-
-
-_SECONDS_WITHOUT_A_BYTE = 60
-_BYTES_AT_ONCE = 1 << 20
-# Under this a run notes which folders of runs it wrote to before it was continued with another one
-EARLIER_FOLDERS = "earlier_runs_directories"
 
 
 class CheckpointCopies(Protocol):
@@ -113,8 +106,6 @@ class TrackedFile:
 
     Attributes:
         registered: Its path, relative to the runs directory or absolute.
-        sha256: Of its content.
-        bytes: Its length.
         places: Where it may be.
         url: Where it was published, or None.
     """
@@ -281,7 +272,6 @@ class CheckpointRecord(TrackedFile):
 
         Raises:
             CheckpointError: There is none, so that the training cannot be continued from here.
-            StoreError: The run store does not answer.
         """
         if self.state is not None:
             return self.state.fetch()
@@ -308,72 +298,6 @@ def _names_a_file(entry: Any) -> bool:
     return isinstance(place, str) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
 
 
-log = logging.getLogger("incasem_like.tracking")
-
-
-def choose_checkpoint(
-    records: Sequence[CheckpointRecord],
-    which: str | int,
-    *,
-    metric: str | None,
-    mode: str,
-    run: str,
-    superseded: Callable[[], Sequence[CheckpointRecord]] = tuple,
-) -> CheckpointRecord:
-    """Choose a checkpoint among those of a run.
-
-    ``best`` and ``last`` fall, with a warning, on the next one in line where the first is neither on this machine nor
-    in the run store: the machine that trains may have died before it was uploaded. They don't where the file is here
-    but changed: that must be seen to.
-
-    Args:
-        records: The run's checkpoints, by iteration.
-        which: ``best``, ``last``, an iteration, or the path of one of the files.
-        metric: What ``best`` goes by; of equals the latest wins, undefined values (NaN) do not take part.
-        mode: ``max`` or ``min``.
-        run: The run's name in messages.
-        superseded: Gives older ones that the run keeps no more, but whose copy the run store still has.
-
-    Raises:
-        CheckpointError: The checkpoint does not exist.
-    """
-    whose, there = f"{run[0].upper()}{run[1:]}", listed([record.iteration for record in records])
-    if not records:
-        raise CheckpointError(f"{whose} has no checkpoint: choose another run.")
-    text = str(which)
-    if text not in ("best", "last"):
-        for among in (records, None):
-            for record in superseded() if among is None else among:  # the store is asked only if need be
-                if Path(text).absolute() in record.candidates or (text.isdigit() and int(text) == record.iteration):
-                    return record
-        raise CheckpointError(
-            f"{whose} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
-        )
-
-    def ranked(among: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-        return rank(among, metric, mode) if which == "best" else list(reversed(among))
-
-    in_line = ranked(records)
-    if not in_line:
-        known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
-        raise CheckpointError(
-            f"{whose} has no checkpoint measured by '{metric}' (metrics known: {known}): choose last or one of the "
-            f"iterations {there}."
-        )
-    wanted = in_line[0]
-    if not wanted.is_nowhere():
-        return wanted
-    # Where none is available, fetching the first reports what is missing
-    chosen = next((record for record in (*in_line, *ranked(superseded())) if record.can_be_had()), wanted)
-    if chosen is not wanted:
-        log.warning(
-            "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d is "
-            "taken, the %s one that can be had.",
-            *(which, run, wanted.iteration, chosen.iteration, which),
-        )
-    return chosen
-
-
 def rank(records: Sequence[CheckpointRecord], metric: str | None, mode: str) -> list[CheckpointRecord]:
     """Sort the checkpoints that were measured, the best first; of equals the latest comes first."""
     sign = -1.0 if mode == "min" else 1.0
@@ -388,18 +312,9 @@ def listed(numbers: list[int]) -> str:
     return f"{', '.join(map(str, numbers[:3]))}, … {', '.join(map(str, numbers[-3:]))}"
 
 
-DEFAULT = "best,last"
-
-
 @dataclass(frozen=True)
 class StorePolicy:
-    """The choice among a run's checkpoints.
-
-    Attributes:
-        words: Out of ``best``, ``last``, ``all``, ``none``.
-        metric: What ``best`` goes by.
-        mode: ``max`` or ``min``.
-    """
+    """The choice among a run's checkpoints: some of ``best``, ``last``, ``all``, ``none``, and what is best."""
 
     words: frozenset[str]
     metric: str | None

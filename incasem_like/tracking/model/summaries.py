@@ -14,6 +14,14 @@ from incasem_like.tracking.kinds import KINDS_BY_KEY, kind_named
 from incasem_like.tracking.liveness import honest_status
 from incasem_like.tracking.values import as_mapping, as_sequence, is_number, utc_moment
 
+DAMAGED = "DAMAGED"
+ALL_KEYS = "*"
+_HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start", "process_ticks")
+TIMES = ("start_time", "stop_time", "heartbeat")
+_CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
+# What incasem's own trainings and predictions say of where they come from; they note nothing in info.
+PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
+
 
 def origins(parent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """List what a run notes under ``parent``, a mapping for each run: itself, or its ``members``."""
@@ -26,10 +34,6 @@ def named_runs(origin: Mapping[str, Any]) -> list[tuple[str, int]]:
     """List the runs, as pairs of kind and id, that one of these names."""
     ids = ((kind, origin.get(key)) for key, kind in KINDS_BY_KEY.items())
     return [(kind, number) for kind, number in ids if type(number) is int and number >= 1]
-
-
-DAMAGED = "DAMAGED"
-ALL_KEYS = "*"
 
 
 class CheckpointSummary(NamedTuple):
@@ -142,18 +146,10 @@ def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
             yield path, unpickled(value)
 
 
-_HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start", "process_ticks")
-TIMES = ("start_time", "stop_time", "heartbeat")
-_CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
-# What incasem's own trainings and predictions say of where they come from; they note nothing in info.
-PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
-
-
 def condense(document: Mapping[str, Any]) -> dict[str, Any]:
     """Reduce a run's document to what a summary is made of: plain values, and ``TIMES`` in UTC, whatever was recorded.
 
-    Args:
-        document: As Sacred or this package wrote it, whole or projected; fields may be missing or of odd types.
+    Sacred or this package wrote it, whole or projected; fields may be missing or of odd types.
     """
     experiment, meta, host, info = (as_mapping(document.get(key)) for key in ("experiment", "meta", "host", "info"))
     noted = as_mapping(document.get("omniboard"))
@@ -168,7 +164,7 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
         "tags": [tag for tag in as_sequence(noted.get("tags")) if isinstance(tag, str)],
         "notes": _text(noted.get("notes")),
         "result": unpickled(document.get("result")),
-        "summary": _metric_summaries(info.get("summary")),
+        "summary": {str(name): dict(one) for name, one in as_mapping(info.get("summary")).items() if as_mapping(one)},
         "parent": unpickled(info.get("parent")),
         "parents": _parents(info, as_mapping(document.get("config"))),
         "checkpoints": list(_checkpoint_fields(info.get("checkpoints"))),
@@ -211,11 +207,6 @@ def without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def damaged(kind: str, run_id: int, damage: str) -> RunSummary:
-    """Make the summary of a run whose record cannot be read."""
-    return RunSummary(kind, run_id, status=DAMAGED, recorded_status="", damage=damage)
-
-
 def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
     """Sum a metric up by its points, for runs that note no summary themselves; empty where there is nothing to say."""
     pairs = list(zip(map(unpickled, as_sequence(steps)), map(unpickled, as_sequence(values)), strict=False))
@@ -250,10 +241,6 @@ def _checkpoint_fields(entries: Any) -> Iterator[list[Any]]:
     for entry in sorted(found, key=lambda entry: int(entry["iteration"])):
         iteration, path, sha256, size = (entry.get(key) for key in _CHECKPOINT_FIELDS)
         yield [iteration, _text(path), _text(sha256), size if isinstance(size, int) else 0]
-
-
-def _metric_summaries(value: Any) -> dict[str, dict[str, Any]]:
-    return {str(name): dict(numbers) for name, numbers in as_mapping(value).items() if isinstance(numbers, Mapping)}
 
 
 def _is_id(value: Any, least: int = 1) -> bool:

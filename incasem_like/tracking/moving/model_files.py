@@ -1,28 +1,37 @@
-"""The checkpoints, logs and snapshots of a run in the runs directory: whose they are, and moving them."""
+"""The checkpoints, logs and snapshots of runs in the runs directory: whose they are, moving and deleting them."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.disk import copy_whole, exclusive, write_whole
-from incasem_like.errors import CheckpointError, StoreError
+from incasem_like.errors import CheckpointError, InputError, StoreError
 from incasem_like.terminal import as_known_error
-from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.kinds import kind_named, singular
 from incasem_like.tracking.model.cache import file_sha256
-from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, models_folder
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.checkpoints import TrackedFile
-    from incasem_like.tracking.stores.base import RunStore
-    from incasem_like.tracking.stores.records import RunRecord
+from incasem_like.tracking.model.checkpoints import (
+    BESIDE_MODELS,
+    TrackedFile,
+    is_checkpoint_entry,
+    listed,
+    models_folder,
+    remove_tree,
+    series_log_folder,
+)
+from incasem_like.tracking.stores.base import Freed, RunStore
+from incasem_like.tracking.stores.records import RunRecord
+from incasem_like.tracking.values import as_sequence
 
 OWNERS = "owners.json"
+log = logging.getLogger("incasem_like.tracking")
 
 
 def owners(folder: Path) -> list[tuple[str, int]]:
@@ -35,12 +44,7 @@ def owners(folder: Path) -> list[tuple[str, int]]:
 
 
 def share(folder: Path, runs: Iterable[tuple[str, int]]) -> None:
-    """Note whose a folder is: checkpoints of runs of several stores, a log; deleting one run leaves it to the rest.
-
-    Args:
-        folder: The folder, which may be shared already.
-        runs: Those that use it now, each by its store's description and its id.
-    """
+    """Note whose a folder is, besides its owners so far; deleting one of these runs leaves it to the rest."""
     with exclusive(folder):
         _write_owners(folder, dict.fromkeys([*owners(folder), *runs]))
 
@@ -59,18 +63,12 @@ def _write_owners(folder: Path, runs: Iterable[tuple[str, int]]) -> None:
     write_whole(folder / OWNERS, lambda file: file.write(text.encode()))
 
 
-log = logging.getLogger("incasem_like.tracking")
-
-
 @dataclass(frozen=True)
 class ModelFiles:
-    """The checkpoints of a run on the move.
+    """The checkpoints of a run on the move to a store; ``find`` returns the file of a hash, or None.
 
-    Attributes:
-        store: Where the run goes.
-        find: Gives the file of a hash, or None.
-        stays_in: The folder that the files are in and may stay in, since both stores have the same runs directory.
-        owner: Whose it was, with ``stays_in``: description and id.
+    They may stay in the folder that they are in (``stays_in``), since both stores have the same runs directory; then
+    ``owner`` is the run that they belonged to, by description of its store and id.
     """
 
     store: RunStore
@@ -99,22 +97,17 @@ class ModelFiles:
         return not any(path.is_file() for path in folder.iterdir())
 
     def place(self, run_id: int, entries: Sequence[Any]) -> list[Any]:
-        """Copy them into the folder of a run; return what is to be registered of them.
-
-        Args:
-            run_id: The run's new id.
-            entries: What was registered of them.
-
-        Raises:
-            DiskFullError: The disk is full.
-        """
+        """Copy them into the folder of the run's new id; return what is to be registered of them."""
         folder = models_folder(self.store.runs_directory, run_id)
         if folder == self.stays_in:
             assert self.owner is not None
             share(folder, [*([] if owners(folder) else [self.owner]), (self.store.description, run_id)])
             return list(entries)
-        if self.stays_in is not None:
-            _link_logs(self.store.runs_directory, self.stays_in.name, folder.name)
+        if self.stays_in is not None:  # the run gets another id: so do its TensorBoard logs and snapshots
+            for name in BESIDE_MODELS:
+                source, target = (folder.parents[1] / name / number for number in (self.stays_in.name, folder.name))
+                if source.is_dir() and not target.exists():
+                    shutil.copytree(source, target, copy_function=partial(_copy, link=True))
         return [self._place_entry(folder, entry) if isinstance(entry, Mapping) else entry for entry in entries]
 
     def _place_entry(self, folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,20 +135,112 @@ def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
         return None
 
 
-def _link_logs(runs_directory: Path, before: str, now: str) -> None:
-    """Copy the TensorBoard logs and snapshots of a run that gets another id to the folders of that id."""
-    for name in BESIDE_MODELS:
-        source, target = runs_directory / name / before, runs_directory / name / now
-        if source.is_dir() and not target.exists():
-            shutil.copytree(source, target, copy_function=lambda one, other: _copy(Path(one), Path(other), link=True))
-
-
-def _copy(source: Path, target: Path, *, link: bool) -> None:
+def _copy(source: str | Path, target: str | Path, *, link: bool) -> None:
     """Copy a file into a folder that need not exist; as a hard link where that is asked for and possible."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_whole(source, target, link=link)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        copy_whole(Path(source), Path(target), link=link)
     except OSError as error:
         raise as_known_error(error) or StoreError(
             f"{target} cannot be written ({error.strerror or error}): check its folder and disk."
         ) from None
+
+
+def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
+    """Delete a run with its metrics, artifacts, sources that no other run needs, and checkpoints.
+
+    Checkpoints on this machine go with their folder, TensorBoard logs and snapshots, but only where their hashes prove
+    that they are this run's, and no run of another store shares them.
+
+    The run is hidden first, so that a deletion that breaks off leaves no run that is only half there: what
+    remains of it is known to ``RunStore.unfinished`` and goes with ``finish_deletion``.
+
+    Args:
+        store: Of the run.
+        run_id: The run.
+        force: Delete it even if other runs came from it.
+
+    Raises:
+        RunNotFoundError: The run does not exist.
+        InputError: The run is still running, or other runs came from it.
+        StoreError: The store cannot be written.
+    """
+    if not force:
+        _refuse_parent(store, run_id)
+    store.begin_deletion(run_id)
+    return finish_deletion(store, run_id)
+
+
+def finish_deletion(store: RunStore, run_id: int) -> Freed:
+    """Free what is left of a run whose deletion has begun: its files on this machine first, its record last."""
+    document = store.read_hidden(run_id)
+    freed = Freed() if document is None else free_model_files(RunRecord(store, run_id, document))
+    return freed + store.remove(run_id)
+
+
+def _refuse_parent(store: RunStore, run_id: int) -> None:
+    children = store.children(run_id)
+    if not children:
+        return
+    kinds = dict.fromkeys(child.kind for child in children)
+    named = ", ".join(
+        f"{singular(kind)} {listed(sorted(child.id for child in children if child.kind == kind))}" for kind in kinds
+    )
+    raise InputError(
+        f"Run {run_id} in {store.description} is what other runs came from ({named}): delete those first, or force it."
+    )
+
+
+def free_model_files(record: RunRecord) -> Freed:
+    """Delete what a run has in the runs directory, as far as it is certain that the files are its own.
+
+    Where a checkpoint that the run registered, known by its hash, lies in the folder of its number, that folder is its
+    own, and so are the TensorBoard logs and snapshots of that number; without that proof they may belong to a run of
+    another store, and stay.
+    """
+    me = (record.store.description, record.id)
+    runs_directory = record.store.runs_directory
+    own = models_folder(runs_directory, record.id)
+    freed = Freed()
+    for folder, models in _proven(record).items():
+        if others := leave(folder, me):
+            whose = ", ".join(f"run {run_id} in {store}" for store, run_id in others)
+            freed += Freed(kept=(f"{folder} stays: it belongs to {whose} too.",))
+        elif folder == own:  # last, for it is the proof that the others are the run's
+            folders = [*(runs_directory / name / own.name for name in BESIDE_MODELS), own]
+            gone = tuple(path for path in folders if path.exists())
+            freed += Freed(sum(map(remove_tree, folders)), gone)
+        else:
+            for model in models:
+                state = model.with_name(f"training_state_{model.name.rpartition('_')[2]}")
+                for path in (state, model):  # the model last, for the same reason
+                    if path.is_file():
+                        freed += Freed(path.stat().st_size)
+                        path.unlink()
+    if record.kind == "predictions":
+        freed += _free_log(series_log_folder(runs_directory, record.id), me)
+    if kind_named(record.kind).keeps_checkpoints and own.is_dir() and own not in freed.folders and not owners(own):
+        freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
+    return freed
+
+
+def _free_log(folder: Path, me: tuple[str, int]) -> Freed:
+    """Delete a log that nobody else has written into, as its owners tell."""
+    known = owners(folder)
+    if not known and folder.is_dir():
+        return Freed(kept=(f"{folder} stays: it is not known whose it is.",))
+    if me not in known or leave(folder, me):
+        return Freed()
+    return Freed(bytes=remove_tree(folder), folders=(folder,))
+
+
+def _proven(record: RunRecord) -> dict[Path, list[Path]]:
+    """Find the registered checkpoints below the runs directory, where they are unchanged, by folder."""
+    here = record.store.runs_directory
+    found: dict[Path, list[Path]] = {}
+    for entry in filter(is_checkpoint_entry, as_sequence(record.info.get("checkpoints"))):
+        path = Path(os.path.normpath(here / str(entry.get("path") or "")))
+        is_below = path.is_relative_to(here) and path.is_file()
+        if is_below and path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]:
+            found.setdefault(path.parent, []).append(path)
+    return found

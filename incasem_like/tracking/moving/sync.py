@@ -12,7 +12,7 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import FolderAddress, parse_address
 from incasem_like.tracking.mirror.checkpoints import runs_lacking_uploads, upload_missing
-from incasem_like.tracking.moving.deletion import delete_run, finish_deletion
+from incasem_like.tracking.moving.model_files import delete_run, finish_deletion
 from incasem_like.tracking.moving.transfer import copy_run
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.run_folder import Journal, Journals
@@ -27,13 +27,9 @@ _NEW_IDS = "new_ids.json"
 
 @dataclass(frozen=True)
 class Synced:
-    """The outcome for a run that was pending on this machine.
+    """The outcome for a run that was pending on this machine: what was done, or why nothing was, for a person.
 
-    Attributes:
-        kind: Of the run.
-        run_id: Its id on this machine.
-        delivered_as: Its id in the store; None where it was left as it is.
-        what: What was done, or why nothing was; for a person.
+    ``delivered_as`` is its id in the store; None where it was left as it is.
     """
 
     kind: str
@@ -46,12 +42,6 @@ def sync_journals(store: RunStore) -> list[Synced]:
     """Deliver what is left on this machine of runs that are over; an active run delivers itself.
 
     Doing it again, or breaking it off, does no harm.
-
-    Args:
-        store: Of the runs of one kind; its runs directory is where journals and offline runs are looked for.
-
-    Raises:
-        StoreError: The store does not answer.
     """
     found = list(_offline_runs(store))
     found += [_or_why_not(store, one.run_id, partial(_deliver_journal, store, one)) for one in store.pending()]
@@ -75,16 +65,8 @@ def offline_store(store: RunStore) -> FileStore:
 def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:
     """Open the store for a run that may not wait for its database; a store of files is not away and stays.
 
-    Ids go on above those of the database's runs that this machine knows of, so that as few as possible are taken when
-    the run is delivered: the datasets that it writes carry its id.
-
-    Args:
-        url: Of the database; see ``parse_address``.
-        kind: Of the run.
-        runs_directory: The folder of training runs.
-
-    Raises:
-        InputError: The address cannot be understood.
+    Ids continue above those of the database's runs that this machine knows of, so that as few as possible are taken
+    when the run is delivered: the datasets that it writes carry its id.
     """
     address = parse_address(url, runs_directory)
     if isinstance(address, FolderAddress):
@@ -125,11 +107,7 @@ def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced
 
 
 def _or_why_not(store: RunStore, run_id: int, deliver: Callable[[], Synced]) -> Synced:
-    """Deliver a run; one that is damaged or too large must not keep those behind it from being delivered.
-
-    Raises:
-        StoreError: The store does not answer.
-    """
+    """Deliver a run; one that is damaged or too large must not keep those behind it from being delivered."""
     try:
         return deliver()
     except (InputError, StoreError) as error:

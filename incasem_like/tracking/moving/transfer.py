@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, TypeVar
 
 from incasem_like.disk import copy_whole, whole_folder
 from incasem_like.errors import InputError, StoreError
@@ -21,43 +21,33 @@ from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.tracking.model.summaries import condense, summarize
 from incasem_like.tracking.moving.model_files import ModelFiles, fetch_if_possible
 from incasem_like.tracking.run_folder import (
-    ANNOTATIONS,
     CHECKPOINTS,
-    FORMAT,
     MANIFEST,
-    VERSION,
     PortableRun,
     Renewed,
     RunFolder,
 )
 from incasem_like.tracking.series import MetricTable, max_points
-from incasem_like.tracking.stores.base import errors_of_writing
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.stores.base import RunStore
-    from incasem_like.tracking.stores.records import RunRecord
+from incasem_like.tracking.stores.base import RunStore, errors_of_writing
+from incasem_like.tracking.stores.records import RunRecord
 
 log = logging.getLogger("incasem_like.tracking")
+Moved = TypeVar("Moved", RunRecord, PortableRun)
 Renumbered = Mapping[tuple[str, int], int]
 PREDICTION_ID = "prediction_id"
 _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
-# What a store adds to a run's document, or keeps in files of their own.
-_NOT_IN_RUN_JSON = ("_id", "config", "info", "captured_out", "omniboard")
 
 
 def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True) -> Path:
-    """Write a run, with all that belongs to it, into a new folder.
+    """Write a run, with all that belongs to it, into a new folder, which is returned.
 
     An active run is refused: its parts change one after the other, so that a copy would not be of one moment.
 
     Args:
         record: The run.
         folder: Made whole or not at all; must not exist, or be empty.
-        with_checkpoints: Whether its checkpoints come along; they are fetched from the store where need be,
-            and one that is not available anywhere is left out with a warning.
-
-    Returns:
-        The folder.
+        with_checkpoints: Whether its checkpoints come along; one that is not available anywhere is left out with a
+            warning.
 
     Raises:
         InputError: The run is still running, or the folder is in use.
@@ -69,28 +59,26 @@ def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True
     with errors_of_writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(folder) as beside:
-            manifest = pull(record, beside)
-            checkpoints = _write_checkpoints(record, beside) if with_checkpoints else {}
+            pull(record, beside)
+            checkpoints: dict[str, str] = {}
+            for file in (file for one in record.checkpoints if with_checkpoints for file in one.files):
+                if (source := fetch_if_possible(file, record.id)) is not None:
+                    target = beside / CHECKPOINTS / file.name
+                    target.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(source, target)
+                    checkpoints[file.sha256] = target.relative_to(beside).as_posix()
             files = {
                 path.relative_to(beside).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
                 for path in sorted(beside.rglob("*"))
                 if path.is_file() and path.name != MANIFEST
             }
-            RunFolder(beside).write(MANIFEST, {**manifest, "files": files, "checkpoints": checkpoints})
+            described = record.kind, record.id, record.store.description
+            RunFolder(beside).write_manifest(*described, files=files, checkpoints=checkpoints)
     return folder
 
 
-def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
-    """Write a run that is over, with all that its store has of it but checkpoints, into an empty folder.
-
-    Returns:
-        Its manifest, which lists no files.
-
-    Raises:
-        InputError: The run is still running.
-        StoreError: The store does not answer.
-        OSError: The folder cannot be written.
-    """
+def pull(record: RunRecord, folder: Path) -> None:
+    """Write a run that is over, without its checkpoints, into an empty folder, as an exported run."""
     store = record.store
     store.refuse_live(record.id)
     if pending := store.pending(record.id):
@@ -98,17 +86,16 @@ def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
             store.deliver(journal)
         record = store.get(record.id)
     pulled = RunFolder(folder)
-    run = {key: value for key, value in record.document.items() if key not in _NOT_IN_RUN_JSON}
+    run = dict(record.document)
     if record.status != record.recorded_status:  # whoever reads it elsewhere cannot find out that it was killed
         run.update(status=record.status, stop_time=record.heartbeat and record.heartbeat.replace(tzinfo=None))
     run["artifacts"] = [_portable(name) for name in record.artifacts]
-    run["experiment"] = {**record.experiment, "sources": _write_stored(record, folder, "sources")}
-    run["resources"] = _write_stored(record, folder, "resources")
-    pulled.write("run.json", run)
-    pulled.write("config.json", record.config)
-    pulled.write("info.json", record.info)
-    pulled.write(ANNOTATIONS, record.document.get("omniboard") or {})
-    pulled.write_output(record.captured_output)
+    run["experiment"] = {
+        **record.experiment,
+        "sources": pulled.write_shared("sources", store.read_stored(record.id, "sources")),
+    }
+    run["resources"] = pulled.write_shared("resources", store.read_stored(record.id, "resources"))
+    pulled.write_document({**run, "config": record.config, "info": record.info})
     metrics_log = store.metrics_log(record.id)
     if metrics_log is None:
         pulled.write("metrics.json", store.read_metric_documents(record.id))
@@ -117,44 +104,7 @@ def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
         pulled.write("metrics.json", read_table(metrics_log, max_points(record.config)).as_documents())
     for name in record.artifacts:
         pulled.artifact(_portable(name)).write_bytes(record.artifact(name))
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": record.kind,
-        "id": record.id,
-        "store": store.description,
-        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {},
-    }
-    pulled.write(MANIFEST, manifest)
-    return manifest
-
-
-def _write_stored(record: RunRecord, folder: Path, what: Literal["sources", "resources"]) -> list[list[str]]:
-    """Write sources or resources as ``_sources/<number>/<name>``; return what the document says of them."""
-    entries = []
-    for number, (name, content) in enumerate(record.store.read_stored(record.id, what)):
-        path = folder / f"_{what}" / str(number) / Path(name).name
-        if content is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        entries.append([name, "not stored" if content is None else path.relative_to(folder).as_posix()])
-    return entries
-
-
-def _write_checkpoints(record: RunRecord, folder: Path) -> dict[str, str]:
-    """Copy the checkpoints that can be had; return their paths by hash."""
-    found: dict[str, str] = {}
-    for checkpoint in record.checkpoints:
-        for file in checkpoint.files:
-            source = fetch_if_possible(file, record.id)
-            if source is None:
-                continue
-            target = folder / CHECKPOINTS / file.name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, target)
-            found[file.sha256] = target.relative_to(folder).as_posix()
-    return found
+    pulled.write_manifest(record.kind, record.id, store.description)
 
 
 def _portable(name: str) -> str:
@@ -164,8 +114,6 @@ def _portable(name: str) -> str:
 
 def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
     """Import exported runs, each among the runs of its kind, and renew the ids by which they name each other.
-
-    Their checkpoints go to ``models/<id>/`` of the runs directory.
 
     Args:
         folders: What ``export_run`` made; parents need not come before children.
@@ -178,16 +126,24 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     Raises:
         DataError: A folder holds no run, or a damaged one; nothing is imported then.
         InputError: The store has a run already.
-        StoreError: The store cannot be written.
     """
-    runs = sorted((PortableRun(folder) for folder in folders), key=lambda run: (KINDS.index(run.kind), run.id))
+    runs = [PortableRun(folder) for folder in folders]
     for run in runs:
         run.verify()
+
+    def bring(run: PortableRun, renumbered: Renumbered) -> RunRecord:
+        target = store.sibling(run.kind)
+        return _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
+
+    return _parents_first(runs, bring)
+
+
+def _parents_first(runs: Sequence[Moved], bring: Callable[[Moved, Renumbered], RunRecord]) -> list[RunRecord]:
+    """Bring runs into a store one after the other, each with the new ids of those before it."""
     renumbered: dict[tuple[str, int], int] = {}
     records = []
-    for run in runs:
-        target = store.sibling(run.kind)
-        record = _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
+    for run in sorted(runs, key=lambda run: (KINDS.index(run.kind), run.id)):
+        record = bring(run, renumbered)
         renumbered[run.kind, run.id] = record.id
         records.append(record)
     return records
@@ -253,22 +209,14 @@ def _refuse_same(portable: PortableRun, store: RunStore) -> None:
 def copy_run(
     record: RunRecord, store: RunStore, *, keep_id: bool = True, renumbered: Renumbered | None = None
 ) -> RunRecord:
-    """Copy a run into another store.
+    """Copy a run that is over into another store of its kind; return its record there.
 
-    Two stores of one runs directory share its checkpoints: they go when the run is deleted from both.
-
-    Args:
-        record: The run, which must be over.
-        store: Of its kind.
-        keep_id: Keep its id where that is free; else it gets the store's next one, and its checkpoints a new folder.
-        renumbered: New ids of runs that moved with it, by kind and old id, for what it notes of its parents.
-
-    Returns:
-        Its record in the other store.
+    Two stores of one runs directory share its checkpoints: they go when the run is deleted from both. If its id is not
+    free, or is not to be kept, it gets the store's next one, and its checkpoints a new folder. ``renumbered`` are ids
+    of runs that moved with it, by kind and old id, for what it notes of its parents.
 
     Raises:
         InputError: The run is still running, or the other store has it already.
-        StoreError: One of the stores does not answer or cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="incasem-run-") as temporary:
         folder = Path(temporary)
@@ -280,18 +228,12 @@ def copy_run(
 def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
     """Copy several runs, each among the runs of its kind, and keep them tied to each other.
 
-    Args:
-        records: The runs; parents need not come before children.
-        store: Any of the kinds of the store that they go to.
-        keep_ids: As for ``copy_run``.
-
-    Returns:
-        Their records there, parents first. If one raises as ``copy_run`` does, those before it are copied.
+    ``store`` is of any kind; parents need not come before children. Returns their records there, parents first. If one
+    raises as ``copy_run`` does, those before it are copied.
     """
-    renumbered: dict[tuple[str, int], int] = {}
-    copies = []
-    for record in sorted(records, key=lambda record: (KINDS.index(record.kind), record.id)):
-        copy = copy_run(record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered)
-        renumbered[record.kind, record.id] = copy.id
-        copies.append(copy)
-    return copies
+    return _parents_first(
+        records,
+        lambda record, renumbered: copy_run(
+            record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered
+        ),
+    )

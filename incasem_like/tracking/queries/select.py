@@ -7,40 +7,34 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.model.summaries import ALL_KEYS, flatten
-from incasem_like.tracking.queries.conditions import Condition
+from incasem_like.tracking.model.summaries import ALL_KEYS, RunSummary, flatten
 from incasem_like.tracking.queries.fields import (
     ALIASES,
     COMMON_FIELDS,
     ORGANELLE,
+    Condition,
     Field,
     config_field,
     metric_field,
     organelle_labels,
     result_field,
 )
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.base import RunStore
 
 _VALUES = ("last", "min", "max")
 _MOST_CANDIDATES = 8
+Key = tuple[str, int]
+# The names that so many of the newest and oldest runs know are tried before those of all runs.
+_NEWEST, _OLDEST = 60, 20
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names that some runs know.
-
-    Attributes:
-        metrics: Names of their metrics.
-        config_keys: Dotted keys of their configurations.
-        result_keys: Dotted keys of their results.
-    """
+    """The names that some runs know: of metrics, and dotted keys of their configurations and results."""
 
     metrics: Sequence[str] = ()
     config_keys: Sequence[str] = ()
@@ -67,11 +61,7 @@ class Vocabulary:
         return None
 
     def get(self, name: str) -> Field:
-        """Find what a name means.
-
-        Raises:
-            InputError: Nothing has that name; the message names the nearest. Or several things have it.
-        """
+        """Find what a name means; ``InputError``, which names the nearest, if nothing or several things have it."""
         field = self.find(name)
         if field is None:
             known = [*COMMON_FIELDS, *ALIASES, *self.metrics, *self.config_keys, *self.result_keys]
@@ -114,13 +104,6 @@ def may_be_config(name: str) -> bool:
     return ALIASES.get(name, name) not in COMMON_FIELDS
 
 
-def metrics_named(name: str) -> list[str]:
-    """The metrics that a name may mean, for stores that have to be told what to look for."""
-    metric, _, value = name.rpartition(".")
-    short = metric if value in _VALUES else name
-    return [short, f"{short}_class_1"]
-
-
 def _listed(names: Sequence[str]) -> str:
     shown = list(names[:_MOST_CANDIDATES])
     more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
@@ -128,18 +111,10 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-Key = tuple[str, int]
-
-
 def inherited(field: Field, runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> Field:
     """Make of the field ``organelle`` one that looks at a run's ancestors where its own data name none.
 
     A prediction reads no labels: it is about what its training was about, and so is what was made of it.
-
-    Args:
-        field: The common field.
-        runs: Of all kinds that were asked for.
-        stores: Theirs.
     """
     known = _with_ancestors(runs, stores)
 
@@ -164,19 +139,9 @@ def _with_ancestors(runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> d
     return known
 
 
-# The names that so many of the newest and oldest runs know are tried before those of all runs.
-_NEWEST, _OLDEST = 60, 20
-
-
 @dataclass(frozen=True)
 class Selection:
-    """What was found.
-
-    Attributes:
-        runs: The runs that meet all conditions, of all kinds that were asked, in the order asked for.
-        fields: What each asked name means, by the name as typed.
-        total: How many runs there were before the conditions.
-    """
+    """The runs that meet all conditions, in order, what each asked name means, and how many runs there were."""
 
     runs: Sequence[RunSummary]
     fields: Mapping[str, Field]
@@ -209,7 +174,7 @@ def select_runs(
     found, vocabularies = _read(stores, asked, list(filter(may_be_config, needed)))
     if any(_find(name, vocabularies) is None for name in needed):
         found, vocabularies = _read(stores, asked, [ALL_KEYS])
-    fields = {name: _find(name, vocabularies) or _united(vocabularies).get(name) for name in needed}
+    fields = {name: _find(name, vocabularies) or _vocabulary(found, True).get(name) for name in needed}
     for name in optional:
         with contextlib.suppress(InputError):
             if field := _find(name, vocabularies):
@@ -230,7 +195,9 @@ def _read(
 ) -> tuple[list[RunSummary], dict[str, Vocabulary]]:
     """Read summaries with the configuration keys that names may mean; return them, and what names mean by kind."""
     inputs = any(field.needs_inputs for name in asked if (field := COMMON_FIELDS.get(ALIASES.get(name, name))))
-    metrics = [metric for name in asked if may_be_config(name) for metric in metrics_named(name)]
+    asked_metrics = [name.rpartition(".") for name in asked if may_be_config(name)]
+    short = [metric if value in _VALUES else f"{metric}{dot}{value}" for metric, dot, value in asked_metrics]
+    metrics = [metric for name in short for metric in (name, f"{name}_class_1")]
     by_kind = {store.kind: store.summaries(config_keys, inputs=inputs, metrics=metrics) for store in stores}
     vocabularies = {kind: _vocabulary(runs, ALL_KEYS in config_keys) for kind, runs in by_kind.items()}
     return [run for runs in by_kind.values() for run in runs], vocabularies
@@ -242,15 +209,6 @@ def _vocabulary(runs: Sequence[RunSummary], of_all: bool) -> Vocabulary:
         metrics=sorted({name for run in some for name in run.summary}),
         config_keys=sorted({key for run in runs for key in run.config}),
         result_keys=sorted({key for run in some for key in flatten(run.result)}),
-    )
-
-
-def _united(vocabularies: Mapping[str, Vocabulary]) -> Vocabulary:
-    parts = list(vocabularies.values())
-    return Vocabulary(
-        metrics=[name for part in parts for name in part.metrics],
-        config_keys=[name for part in parts for name in part.config_keys],
-        result_keys=[name for part in parts for name in part.result_keys],
     )
 
 

@@ -19,37 +19,21 @@ from incasem_like.config.locations import find_file
 from incasem_like.config.reading import read_keys
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.sacred_parts import RunObserver
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_TO_FINISH = 10.0
 MOST_WAITING = 1000
+CLASS_KEY = "observer"
+_KNOWN_BY_KEYS = (("SlackObserver", {"webhook_url"}), ("TelegramObserver", {"token", "chat_id"}))
+_NOT_FOR_ONE_RUN = {"RunObserver", "TinyDbReader"}
 
 
-def _passing_on(method: str) -> Callable[..., None]:
-    def pass_on(observer: GuardedObserver, **event: Any) -> None:
-        observer._pass_on(method, event)
-
-    return pass_on
-
-
-class GuardedObserver(RunObserver):  # type: ignore[misc]
-    """Passes the events of a run on to another observer.
+class GuardedObserver:
+    """Passes the events of a run on to another observer of Sacred's; the id that this gives the run does not count.
 
     An observer that is too slow misses heartbeats, and other events once very many wait. Only the type of its errors is
     reported: messages quote addresses, and the address of a Slack webhook is its password.
-
-    Args:
-        observer: Any Sacred observer. The id it gives the run does not count.
-        name: What it is called in messages.
     """
-
-    started_event = _passing_on("started_event")
-    heartbeat_event = _passing_on("heartbeat_event")
-    resource_event = _passing_on("resource_event")
-    completed_event = _passing_on("completed_event")
-    interrupted_event = _passing_on("interrupted_event")
-    failed_event = _passing_on("failed_event")
 
     def __init__(self, observer: Any, name: str) -> None:
         self.observer, self.name = observer, name
@@ -58,6 +42,11 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
         self._thread: threading.Thread | None = None
         self._complained: set[str] = set()
         self._files = tempfile.TemporaryDirectory(prefix="observed_", ignore_cleanup_errors=True)
+
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        if not method.endswith("_event"):
+            raise AttributeError(method)
+        return lambda **event: self._pass_on(method, event)
 
     def log_metrics(self, metrics_by_name: dict[str, Any], info: dict[str, Any]) -> None:  # noqa: D102
         if metrics_by_name:
@@ -108,12 +97,7 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
             log.warning("%s %s.", self.name, what)
 
 
-CLASS_KEY = "observer"
-_KNOWN_BY_KEYS = (("SlackObserver", {"webhook_url"}), ("TelegramObserver", {"token", "chat_id"}))
-_NOT_FOR_ONE_RUN = {"RunObserver", "TinyDbReader"}
-
-
-def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = None) -> RunObserver:
+def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = None) -> GuardedObserver:
     """Make the observer that a file describes; it follows a run without ever holding it up or failing it.
 
     Args:
@@ -124,10 +108,9 @@ def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = 
         class_name: The class, where the file need not name it.
 
     Raises:
-        InputError: The file is missing or names no class, or the class does not take the settings. What the settings
-            are is never said, since they hold passwords.
+        InputError: The file is missing or names no class, or the class does not take the settings, which hold
+            passwords and are never shown.
     """
-
     found = find_file(path.expanduser(), folders, "--slack" if class_name == "SlackObserver" else "--observer")
     settings = read_keys(found)
     by_keys = next((name for name, keys in _KNOWN_BY_KEYS if keys <= settings.keys()), None)

@@ -21,13 +21,9 @@ _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class OutputCapture:
     """Copies what Python code writes to stdout and stderr, from any thread of this process.
 
-    Redrawn progress bars are left out, and of long output the beginning and the end are kept, so that a run of weeks
-    does not fill memory or the record. Child processes are not captured: to share one pipe with them would let a worker
-    that outlives the run hold it open.
-
-    Args:
-        head: Characters kept of the beginning.
-        tail: Characters kept of the end, roughly.
+    Redrawn progress bars are left out, and of long output ``head`` characters of the beginning and about ``tail`` of
+    the end are kept, so that a run of weeks does not fill memory or the record. Child processes are not captured: to
+    share one pipe with them would let a worker that outlives the run hold it open.
     """
 
     def __init__(self, head: int = 200_000, tail: int = 600_000) -> None:

@@ -12,9 +12,9 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.liveness import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
@@ -23,15 +23,11 @@ from incasem_like.tracking.mirror.checkpoints import CheckpointUploader
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import EARLIER_FOLDERS, CheckpointRecord, Places, StorePolicy, listed
 from incasem_like.tracking.recording.output import OutputCapture
-from incasem_like.tracking.values import plain, without_credentials
-
-if TYPE_CHECKING:
-    from sacred.observers import RunObserver
-
-    from incasem_like.tracking.recording.writer import RunWriter
-    from incasem_like.tracking.run_folder import OpenedRun
-    from incasem_like.tracking.sessions import Start
-    from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.recording.writer import RunWriter
+from incasem_like.tracking.run_folder import OpenedRun
+from incasem_like.tracking.sessions import Start
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.values import now, plain, without_credentials
 
 log = logging.getLogger("incasem_like.tracking")
 UNOBSERVED_ID = 0
@@ -39,6 +35,7 @@ ATTEMPTS_TO_SAVE, SECONDS_BETWEEN_ATTEMPTS = 10, 1.0
 SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 SECONDS_FOR_UPLOADS = 1800.0
 SECONDS_FOR_UPLOADS_WHEN_STOPPED = 15.0
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Run:
@@ -46,14 +43,6 @@ class Run:
 
     Metrics and info are written with the next heartbeat, every ten seconds; ``flush`` writes them now. ``tracked_run``
     makes it.
-
-    Args:
-        start: What surrounds the run; what Sacred passes to observers at the start.
-        name: The name of the run.
-        runs_directory: The folder that checkpoints and logs are in.
-        writer: Writes the record; None for a run without one.
-        observers: Further observers.
-        run_id: The wanted id; None for the store's next one.
 
     Attributes:
         name: The name of the run.
@@ -67,7 +56,7 @@ class Run:
         name: str,
         runs_directory: Path,
         writer: RunWriter | None = None,
-        observers: Sequence[RunObserver] = (),
+        observers: Sequence[Any] = (),
         run_id: int | None = None,
     ) -> None:
         self.name, self.runs_directory, self.config = name, runs_directory.absolute(), dict(start.config)
@@ -104,18 +93,13 @@ class Run:
         self._result = plain(value)
 
     def log_scalar(self, name: str, value: float, step: int) -> None:
-        """Log one value of a metric; it is written at the next heartbeat.
-
-        Args:
-            name: The metric's name, ``dice_class_1``.
-            value: A number, or a NumPy or torch scalar.
-            step: The iteration it belongs to.
+        """Log one value of a metric at an iteration; it is written at the next heartbeat.
 
         Raises:
             StoreError: Another process resumed the run.
         """
         self._check_still_ours()
-        point = (int(step), float(value), _now())
+        point = (int(step), float(value), now())
         with self._lock:
             self._points[name].append(point)
             self._counts[name] += 1
@@ -244,8 +228,7 @@ class Run:
         """Write metrics, info and output on this machine now.
 
         Raises:
-            DiskFullError: The disk has no space for the metrics.
-            StoreError: They cannot be written for another reason.
+            DiskFullError: The disk has no space for the metrics; or ``StoreError`` if something else is wrong with it.
         """
         for attempt in range(ATTEMPTS_TO_SAVE):
             if attempt:
@@ -262,8 +245,7 @@ class Run:
         """Save, and give a server a moment to receive everything.
 
         Raises:
-            DiskFullError, StoreError: As ``save``.
-            StoreError: Another process resumed the run.
+            DiskFullError, StoreError: As ``save``; or another process resumed the run.
         """
         self.save()
         if self._writer is not None:
@@ -291,13 +273,13 @@ class Run:
                     self._begin()
                 yield
             except KeyboardInterrupt:
-                self._end("interrupted_event", interrupt_time=_now(), status="INTERRUPTED")
+                self._end("interrupted_event", interrupt_time=now(), status="INTERRUPTED")
                 raise
             except BaseException as error:
                 trace = [str(without_credentials(line)) for line in traceback.format_exception(error)]
-                self._end("failed_event", fail_time=_now(), fail_trace=trace)
+                self._end("failed_event", fail_time=now(), fail_trace=trace)
                 raise
-            self._end("completed_event", stop_time=_now(), result=self.result)
+            self._end("completed_event", stop_time=now(), result=self.result)
             self._check_still_ours()
 
     def _begin(self) -> None:
@@ -341,7 +323,7 @@ class Run:
             metrics[name] = {"name": name, "steps": steps, "values": values, "timestamps": moments}
         info, output = self.info, self._capture.text()
         self._call_observers("log_metrics", metrics_by_name=metrics, info=dict(info))
-        self._call_observers("heartbeat_event", info=info, captured_out=output, beat_time=_now(), result=self.result)
+        self._call_observers("heartbeat_event", info=info, captured_out=output, beat_time=now(), result=self.result)
 
     def _call_observers(self, method: str, **arguments: Any) -> None:
         """Call all observers; one that fails is reported once and called again, for it may work later."""
@@ -355,13 +337,6 @@ class Run:
                     log.warning(
                         "The record of run %s cannot be written now: %s", self._id, without_credentials(str(reason))
                     )
-
-
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 @contextlib.contextmanager

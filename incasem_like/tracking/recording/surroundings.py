@@ -21,16 +21,13 @@ from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.values import without_credentials
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same code gives the same bytes, whenever it was installed
+_SECONDS_FOR_GIT = 10
 
 
 def archive_package(package: Path) -> Path:
-    """Write a package's source files into a ZIP file, unless it is there already.
+    """Write a package's source files into a ZIP file in the user's cache, unless it is there already; return its path.
 
-    Args:
-        package: Its folder.
-
-    Returns:
-        ``<hash>/<package>.zip`` in the user's cache, or a temporary file where that cannot be written.
+    Where the cache cannot be written, it is a temporary file.
     """
     files = sorted(package.rglob("*.py"))
     contents = {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files}
@@ -55,18 +52,14 @@ def archive_package(package: Path) -> Path:
     return path
 
 
-_SECONDS_FOR_GIT = 10
-
-
 def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:
     """Describe script, sources, packages and repositories in the form of Sacred's ``experiment`` entry.
 
-    Args:
-        name: Shown as the experiment's name.
-        sources: Files to keep beside the script that was started, and the package's modules in one archive.
+    ``sources`` are files to keep beside the script that was started, and the package's modules in one archive.
     """
     package = Path(incasem_like.__file__).resolve().parent
-    script = _main_script()
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    script = Path(main) if main and main.endswith(".py") else None
     own = [path.resolve() for path in ([script, *sources] if script else sources) if path.is_file()]
     # the script first: it is what a reader looks for
     files = [*dict.fromkeys(path for path in own if package not in path.parents), archive_package(package)]
@@ -118,11 +111,6 @@ def describe_process() -> dict[str, Any]:
 def _shown(path: Path, base: Path) -> str:
     """Name a file as it lies below a folder, and in full where it lies elsewhere."""
     return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
-
-
-def _main_script() -> Path | None:
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(file) if file and file.endswith(".py") else None
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

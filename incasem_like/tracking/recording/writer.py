@@ -32,9 +32,6 @@ class RunWriter:
     Args:
         claim: Begins the run or claims it, for what Sacred reports at the start and a wanted id.
         mirror: Copies the run into a database; None for a run that is kept as files.
-
-    Attributes:
-        opened: The run, once it has started.
     """
 
     def __init__(self, claim: Claim, mirror: Mirror | None = None) -> None:

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import Any, Final, NoReturn
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import DamagedRecordError, IncasemError, InputError, StoreError
 from incasem_like.tracking.kinds import singular
-from incasem_like.tracking.run_folder import ANNOTATIONS, PortableRun, Renewed, RunFolder
+from incasem_like.tracking.run_folder import SHARED, PortableRun, Renewed, RunFolder, Shared
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.stores.records import SHARED, StoredRuns
+from incasem_like.tracking.stores.records import StoredRuns
 from incasem_like.tracking.values import as_mapping, as_sequence
 
-if TYPE_CHECKING:
-    pass
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+MISSING: Final = object()  # in place of a value: the document does not have this field
+DELETING, IMPORTING = "deleting", "importing"
+_ATTEMPTS_TO_ANNOTATE = 1000
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,12 @@ class Freed:
         return Freed(self.bytes + other.bytes, self.folders + other.folders, self.kept + other.kept)
 
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-MISSING: Final = object()  # in place of a value: the document does not have this field
-DELETING, IMPORTING = "deleting", "importing"
-_ATTEMPTS_TO_ANNOTATE = 1000
-
-
 class RunStore(StoredRuns):
-    """Runs of one kind, each with an id that counts up from 1."""
+    """Runs of one kind, each with an id that counts up from 1.
+
+    Methods raise ``RunNotFoundError`` for a run that does not exist, and ``StoreError`` if the store does not answer or
+    cannot be written.
+    """
 
     # Within this time a new run names the sources that it found in the store; until then no deletion takes them.
     LONGEST_START = timedelta(hours=1)
@@ -64,16 +64,12 @@ class RunStore(StoredRuns):
         """Take an id for a run that is not in sight before ``publish``.
 
         Args:
-            wanted: The id; None for the next one, above all that ever were.
+            wanted: The id, for which there must be no run; None for the next one, above all that ever were.
             id_above: The next one is above this too.
             session: Token of the session that writes it.
 
         Returns:
             The folder on this machine in which it is written; ``run.json`` must come last.
-
-        Raises:
-            InputError: There is a run of the wanted id.
-            StoreError: The store cannot be written.
         """
 
     @abstractmethod
@@ -81,7 +77,7 @@ class RunStore(StoredRuns):
         """Return the folder on this machine in which a run is written, whose sessions had these tokens."""
 
     @abstractmethod
-    def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> Any:
+    def keep(self, what: Shared, name: str, path: Path) -> Any:
         """Store a file once for all runs that have it in common; return what documents call it."""
 
     @abstractmethod
@@ -95,10 +91,6 @@ class RunStore(StoredRuns):
 
         Returns:
             Whether they were as expected, so that the change was made.
-
-        Raises:
-            RunNotFoundError: The run does not exist, if the store can tell that from an unexpected value.
-            StoreError: The store cannot be written.
         """
 
     @abstractmethod
@@ -107,10 +99,9 @@ class RunStore(StoredRuns):
 
     @abstractmethod
     def unfinished(self, what: str) -> dict[int, float]:
-        """List runs that are out of sight: id, seconds since it last changed.
+        """List runs that are out of sight, with the seconds since each last changed.
 
-        Args:
-            what: ``DELETING`` for those whose deletion began, ``IMPORTING`` for those that were begun or imported.
+        ``what`` is ``DELETING`` for those whose deletion began, ``IMPORTING`` for those that were begun or imported.
         """
 
     @abstractmethod
@@ -129,26 +120,13 @@ class RunStore(StoredRuns):
         return []
 
     def free(self, leftovers: Sequence[Any]) -> None:
-        """Delete leftovers.
-
-        Raises:
-            StoreError: The store cannot be written.
-        """
+        """Delete leftovers."""
 
     def publish(self, folder: RunFolder, run: str) -> None:
-        """Bring a run that was reserved into sight, from its folder; ``run`` names it in messages.
-
-        Raises:
-            InputError: The store takes no record of that size.
-            StoreError: The store cannot be written.
-        """
+        """Bring a run that was reserved into sight, from its folder; ``run`` names it in messages."""
 
     def hold(self, run_id: int) -> AbstractContextManager[None]:
-        """Lock a run that is over against being claimed, where ``patch`` alone does not.
-
-        Raises:
-            InputError: Somebody just did.
-        """
+        """Lock a run that is over against being claimed, where ``patch`` alone does not."""
         return contextlib.nullcontext()
 
     def is_free(self, run_id: int) -> bool:
@@ -156,20 +134,10 @@ class RunStore(StoredRuns):
         return not any(run_id in ids for ids in (self.ids(), self.unfinished(DELETING), self.unfinished(IMPORTING)))
 
     def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], Renewed]) -> int:
-        """Write an exported run into the store; it comes into sight when all of it is there.
+        """Write an exported run into the store; it comes into sight when all of it is there. Return its id.
 
-        Args:
-            portable: The run.
-            wanted: The id that it is to have; None for the next one, above all that ever were.
-            id_above: The next one is above this too.
-            renew: Returns, for its id, what it notes of ids of runs and paths, as these are here.
-
-        Returns:
-            Its id.
-
-        Raises:
-            InputError: There is a run of the wanted id.
-            StoreError: The store cannot be written.
+        ``wanted`` and ``id_above`` are as for ``reserve``; ``renew`` returns, for its id, what the run notes of ids of
+        runs and paths, as these are here.
         """
         document, session = portable.document, portable.document.get("session")
         folder = self.reserve(wanted, id_above, session)
@@ -177,24 +145,21 @@ class RunStore(StoredRuns):
             with errors_of_writing(folder.folder):
                 info, result = renew(folder.run_id)
                 base = Path(str(as_mapping(document.get("experiment")).get("base_dir") or ""))
-                kept: dict[str, list[Any]] = {"sources": [], "resources": []}
-                for what in SHARED:
-                    for name, path, noted in portable.stored(what):
-                        key = noted if path is None else self.keep(what, str(base / name), path)
-                        kept[what].append([name, key])
-                folder.write("config.json", portable.config)
-                folder.write("info.json", info)
+                kept = {
+                    what: [
+                        [name, noted if path is None else self.keep(what, str(base / name), path)]
+                        for name, path, noted in portable.stored(what)
+                    ]
+                    for what in SHARED
+                }
                 folder.write("metrics.json", portable.metrics)
-                if portable.annotations:
-                    folder.write(ANNOTATIONS, portable.annotations)
-                folder.write_output(portable.output)
                 if portable.log_path.is_file():
                     copy_whole(portable.log_path, folder.log_path)
                 for name, path in portable.artifacts():
                     copy_whole(path, folder.artifact(name))
                 experiment = {**as_mapping(document.get("experiment")), "sources": kept["sources"]}
-                changed = {"experiment": experiment, "resources": kept["resources"], "result": result}
-                folder.write("run.json", {**document, **changed})
+                changed = {"experiment": experiment, "resources": kept["resources"], "result": result, "info": info}
+                folder.write_document({**(portable.read_document() or {}), "config": portable.config, **changed})
             self.publish(folder, f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin}")
         except BaseException:
             self.discard(folder, session)
@@ -213,16 +178,8 @@ class RunStore(StoredRuns):
     ) -> None:
         """Change a run's tags and notes, whether it is over or still running.
 
-        Args:
-            run_id: The run.
-            add_tags: Tags to add; one that it has already stays where it is.
-            remove_tags: Tags to take away; one that it lacks is passed over.
-            notes: What replaces its notes; None leaves them.
-
-        Raises:
-            RunNotFoundError: The run does not exist.
-            InputError: A tag is empty.
-            StoreError: The store cannot be written.
+        A tag to add that it has already stays where it is; one to remove that it lacks is passed over. None leaves its
+        notes as they are.
         """
         refuse_empty_tags(add_tags)
         for _ in range(_ATTEMPTS_TO_ANNOTATE):
@@ -239,16 +196,13 @@ class RunStore(StoredRuns):
     def set_killed(self, run_id: int) -> bool:
         """Record that a run was killed which could not do so itself, after uploading what is pending of it.
 
-        Args:
-            run_id: The run; one of another machine that only looks dead is watched first.
+        One of another machine that only looks dead is watched first.
 
         Returns:
             Whether it was recorded now; False if the run is over.
 
         Raises:
-            RunNotFoundError: The run does not exist.
             InputError: The run is still running.
-            StoreError: The store cannot be written.
         """
         for journal in self.pending(run_id):
             self.deliver(journal)
@@ -265,14 +219,8 @@ class RunStore(StoredRuns):
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
 
-        Args:
-            run_id: The run.
-            facts: Plain values by key; each replaces what was noted under that key.
-
         Raises:
-            RunNotFoundError: The run does not exist.
             InputError: The run is still running, and writes its info itself.
-            StoreError: The store cannot be written.
         """
         session = self.refuse_live(run_id).document.get("session")
         with self.hold(run_id):
@@ -283,9 +231,7 @@ class RunStore(StoredRuns):
         """Hide a run, as the first step of deleting it; its id stays used.
 
         Raises:
-            RunNotFoundError: The run does not exist.
             InputError: The run is still running.
-            StoreError: The store cannot be written.
         """
         session = None
         with contextlib.suppress(DamagedRecordError):  # it can be deleted all the same
@@ -300,25 +246,13 @@ class RunStore(StoredRuns):
         raise InputError(f"Run {run_id} in {self.description} was just continued: look at it again.")
 
     def check_unused(self, run_id: int, resume: str | None = None) -> None:
-        """Check that a wanted id is free.
-
-        Args:
-            run_id: The id.
-            resume: Flag of the script that resumes such a run, if there is one.
-
-        Raises:
-            InputError: There is one.
-        """
+        """Check that a wanted id is free; ``InputError`` names the flag ``resume`` that resumes the run that has it."""
         if run_id in self.ids():
             raise id_taken(run_id, self.description, resume)
 
 
 def refuse_empty_tags(tags: Sequence[str]) -> None:
-    """Check that no tag is empty.
-
-    Raises:
-        InputError: One has none.
-    """
+    """Check that no tag is empty."""
     if not all(tag.strip() for tag in tags):
         raise InputError("A tag cannot be empty: give it a text, such as +published or -published.")
 

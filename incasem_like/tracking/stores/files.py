@@ -11,22 +11,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from incasem_like.disk import copy_whole, exclusive, is_locked, write_whole
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_log
 from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
-from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder, numbered
+from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder, Shared, numbered
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.stores.base import DELETING, MISSING, NOTHING, Freed, RunStore, errors_of_writing
 from incasem_like.tracking.stores.index import cached_summaries, folder_source
 from incasem_like.tracking.stores.records import shared_files
 from incasem_like.tracking.values import as_sequence, naive_utc
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
 
 SHELVES = ("_sources", "_resources")
 HIGHEST_ID = "highest_id"
@@ -107,7 +105,7 @@ class FileStore(RunStore):
                 self._note_id(run_id)
         return self.run_folder(run_id)
 
-    def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> str:  # noqa: D102
+    def keep(self, what: Shared, name: str, path: Path) -> str:  # noqa: D102
         with open(path, "rb") as content:
             digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         target = self.folder / f"_{what}" / f"{path.stem}_{digest}{path.suffix}"  # as Sacred names them

@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymongo.errors
+from pymongo.database import Database
 
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import StoredFile
-from incasem_like.tracking.stores.connection import server_errors
+from incasem_like.tracking.stores.connection import reason_of, server_errors
 from incasem_like.tracking.values import from_bson, to_bson
-
-if TYPE_CHECKING:
-    from pymongo.database import Database
 
 CHUNK_BYTES = 1 << 20
 _CHUNKS_IN_ONE_ANSWER = 8
@@ -34,10 +32,8 @@ class CheckpointFiles:
     A file's id is made of its run and hash. What a broken upload left is therefore known by its id: the next one goes
     on from there, and until its last piece is in, no entry exists that anybody could take for a whole file.
 
-    Args:
-        database: The database.
-        description: Of it, for messages, without credentials.
-        reconnect: Opens it through another connection.
+    Methods raise ``StoreError`` when the server does not answer or refuses; ``session``, ``upload`` and ``remove``,
+    which the upload's thread calls, raise pymongo's own errors.
     """
 
     def __init__(
@@ -45,6 +41,8 @@ class CheckpointFiles:
     ) -> None:
         self.description, self._database, self._reconnect = description, database, reconnect
         self._files, self._chunks = database["fs.files"], database["fs.chunks"]
+
+    reason_of = staticmethod(reason_of)
 
     @contextlib.contextmanager
     def on_own_connection(self) -> Iterator[CheckpointFiles]:
@@ -59,38 +57,22 @@ class CheckpointFiles:
             database.client.close()
 
     def of_run(self, run_id: int) -> list[StoredFile]:
-        """List the files of a run.
-
-        Raises:
-            StoreError: The server does not answer.
-        """
+        """List the files of a run."""
         with self.as_store_errors():
             return [_stored_file(found) for found in self._files.find(_of_run("_id", run_id))]
 
     def session(self, run_id: int) -> str | None:
-        """Return the token of the process that has a run; None where the run is not there or has none.
-
-        Raises:
-            pymongo.errors.PyMongoError: The server is away or refuses.
-        """
+        """Return the token of the process that has a run; None where the run is not there or has none."""
         found = self._database["runs"].find_one({"_id": run_id}, {"session": 1}) or {}
         return found.get("session")
 
     def everything(self) -> list[StoredFile]:
-        """List the files of all runs.
-
-        Raises:
-            StoreError: The server does not answer.
-        """
+        """List the files of all runs."""
         with self.as_store_errors():
             return [_stored_file(found) for found in self._files.find({"_id": {"$regex": f"^{_SCHEME}"}})]
 
     def read(self, stored: StoredFile) -> Iterator[bytes]:
-        """Yield a file's content in chunks; the caller compares the hash.
-
-        Raises:
-            StoreError: The server does not answer.
-        """
+        """Yield a file's content in chunks; the caller compares the hash."""
         with self.as_store_errors():
             pieces = self._chunks.find({"files_id": stored.id}, {"data": 1}).sort("n", pymongo.ASCENDING)
             for piece in pieces.batch_size(_CHUNKS_IN_ONE_ANSWER):
@@ -104,12 +86,9 @@ class CheckpointFiles:
         entry: Mapping[str, Any] | None = None,
         proceed: Callable[[int], object] = lambda count: True,
     ) -> bool:
-        """Copy a file into the database; holds one piece of it in memory at a time.
+        """Copy a file that has a certain hash into the database; holds one piece of it in memory at a time.
 
         Args:
-            path: The file.
-            run_id: Its run.
-            sha256: The hash it has to have.
             entry: Of a model's file the run's entry of the checkpoint.
             proceed: Called before each piece with its length; False gives the upload up.
 
@@ -119,7 +98,6 @@ class CheckpointFiles:
         Raises:
             CheckpointError: The file is not the one of that hash any more.
             OSError: The file is missing or cannot be read.
-            pymongo.errors.PyMongoError: The server is away, full, or refuses.
         """
         file_id = f"{_prefix(run_id)}{sha256}"
         if self._files.find_one({"_id": file_id}, {"_id": 1}) is not None:
@@ -166,21 +144,13 @@ class CheckpointFiles:
         return count
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Delete files, the entry first, so that no entry is ever without its chunks.
-
-        Raises:
-            pymongo.errors.PyMongoError: The server is away or refuses.
-        """
+        """Delete files, the entry first, so that no entry is ever without its chunks."""
         for file_id in ids:
             self._files.delete_one({"_id": file_id})
             self._chunks.delete_many({"files_id": file_id})
 
     def remove_run(self, run_id: int) -> int:
-        """Delete all files of a run, and chunks that broken uploads left; return the bytes of the whole files.
-
-        Raises:
-            StoreError: The server does not answer or refuses.
-        """
+        """Delete all files of a run, and chunks that broken uploads left; return the bytes of the whole files."""
         with self.as_store_errors():
             whole = self.of_run(run_id)
             self.remove([stored.id for stored in whole])
@@ -188,13 +158,7 @@ class CheckpointFiles:
         return sum(stored.bytes for stored in whole)
 
     def remove_partial(self, run_id: int) -> int:
-        """Delete chunks of a run that broken uploads left; return their number.
-
-        Nobody may be uploading files of this run meanwhile.
-
-        Raises:
-            StoreError: The server does not answer or refuses.
-        """
+        """Delete chunks of a run that broken uploads left, none of which may be at work; return their number."""
         with self.as_store_errors():
             ids = set(self._chunks.distinct("files_id", _of_run("files_id", run_id)))
             ids -= {stored.id for stored in self.of_run(run_id)}

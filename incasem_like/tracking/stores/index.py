@@ -21,11 +21,11 @@ from incasem_like.errors import DamagedRecordError, IncasemError
 from incasem_like.tracking.kinds import KINDS_BY_KEY
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.model.summaries import (
+    DAMAGED,
     PARENTS_IN_CONFIG,
     TIMES,
     RunSummary,
     condense,
-    damaged,
     flatten,
     select,
     summarize,
@@ -45,6 +45,21 @@ _TABLES = {"records": ("record", "metrics", "inputs"), "configs": ("keys", "leav
 _SECONDS_TO_WAIT_FOR_OTHERS = 1.0
 _SECONDS_WHILE_LIVE = 300.0
 Row = tuple[str, ...]
+_FILES_OF = {"records": ("run.json", "info.json", ANNOTATIONS), "configs": ("config.json",)}
+_BLIND_SECONDS_OF_FILES = 2.0  # two writes within one tick of a file system's clock may look alike
+# What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.
+_TELLING = ("status", "heartbeat", "stop_time", "session", REVISION, "omniboard", "result", "experiment.name")
+# Whole small parts rather than many fields of them: a server takes its time over each path that it is asked for.
+_FIELDS = {
+    "records": (
+        *("status", "start_time", "stop_time", "heartbeat", "result", "command", "meta", "host", "omniboard"),
+        *("experiment.name", "info.parent", "info.summary", "info.checkpoints"),
+        *("info.inputs", *(f"info.{key}" for key in KINDS_BY_KEY), *(f"config.{key}" for key in PARENTS_IN_CONFIG)),
+    ),
+    "configs": ("config",),
+}
+_RUNS_IN_ONE_ANSWER = 500
+_BLIND_SECONDS_OF_DATABASES = 60.0
 
 
 @dataclass(frozen=True)
@@ -134,11 +149,7 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 class MetricSummaries(Mapping[str, Mapping[str, float]]):
-    """Summaries of metrics that are parsed when asked for: most lists of runs show few or none of them.
-
-    Args:
-        text: The summaries as JSON.
-    """
+    """Summaries of metrics as JSON, parsed when asked for: most lists of runs show few or none of them."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -196,7 +207,7 @@ def _json(value: Any) -> str:
 def _summary(kind: str, run_id: int, row: Row, config: Mapping[str, Any] | None, inputs: bool) -> RunSummary:
     record = json.loads(row[0])
     if "damage" in record:
-        return damaged(kind, run_id, record["damage"])
+        return RunSummary(kind, run_id, status=DAMAGED, damage=record["damage"])
     record |= {key: datetime.fromisoformat(record[key]) for key in TIMES if record[key]}
     record["summary"] = MetricSummaries(row[1])
     return summarize(kind, run_id, record, config, json.loads(row[2]) if inputs else ())
@@ -212,12 +223,6 @@ def _choose(rows: Mapping[int, Row], wanted: Sequence[str]) -> dict[int, dict[st
         values = json.loads(leaves) if positions[keys] else ()
         found[run_id] = {key: values[position] for key, position in positions[keys].items()}
     return found
-
-
-_FILES_OF = {"records": ("run.json", "info.json", ANNOTATIONS), "configs": ("config.json",)}
-
-
-_BLIND_SECONDS_OF_FILES = 2.0  # two writes within one tick of a file system's clock may look alike
 
 
 def folder_source(folder: Path) -> Source:
@@ -280,23 +285,6 @@ def _folder_config(directory: Path) -> Row:
         return _config_row(_ListedRun(directory).read("config.json"))
     except (DamagedRecordError, OSError):
         return _config_row({})
-
-
-# What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.
-_TELLING = ("status", "heartbeat", "stop_time", "session", REVISION, "omniboard", "result", "experiment.name")
-# Whole small parts rather than many fields of them: a server takes its time over each path that it is asked for.
-_FIELDS = {
-    "records": (
-        *("status", "start_time", "stop_time", "heartbeat", "result", "command", "meta", "host", "omniboard"),
-        *("experiment.name", "info.parent", "info.summary", "info.checkpoints"),
-        *("info.inputs", *(f"info.{key}" for key in KINDS_BY_KEY), *(f"config.{key}" for key in PARENTS_IN_CONFIG)),
-    ),
-    "configs": ("config",),
-}
-_RUNS_IN_ONE_ANSWER = 500
-
-
-_BLIND_SECONDS_OF_DATABASES = 60.0
 
 
 def database_summaries(

@@ -8,34 +8,32 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import gridfs
 import gridfs.errors
 import pymongo
 import pymongo.errors
 from bson import ObjectId
+from pymongo.database import Database
 
 from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.address import MongoAddress
 from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.metrics_log import is_complete
 from incasem_like.tracking.model.checkpoints import folder_size
-from incasem_like.tracking.run_folder import Journal, Journals, RunFolder, from_document
+from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.run_folder import SHARED, Journal, Journals, RunFolder, Shared, from_document
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
 from incasem_like.tracking.stores.base import DELETING, IMPORTING, MISSING, NOTHING, Freed, RunStore
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, server_errors
 from incasem_like.tracking.stores.gridfs import CheckpointFiles
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, database_summaries
-from incasem_like.tracking.stores.records import SHARED, shared_files
-from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
-
-if TYPE_CHECKING:
-    from pymongo.database import Database
-
-    from incasem_like.tracking.address import MongoAddress
-    from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.stores.records import shared_files
+from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, now, plain, to_bson, without_credentials
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_FOR_THE_INDEX = 10.0
@@ -44,13 +42,7 @@ _IN_SIGHT = {UNFINISHED: {"$exists": False}}
 _OWNED = re.compile(r"(?:artifact|checkpoint)://[^/]+/(\d+)/")
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _stored_files(
-    database: Database[Any], document: Mapping[str, Any], what: Literal["sources", "resources"]
-) -> Iterator[tuple[str, Any]]:
+def _stored_files(database: Database[Any], document: Mapping[str, Any], what: Shared) -> Iterator[tuple[str, Any]]:
     """Yield name, and id or None, of files that runs share; of a resource Sacred notes no id, but an MD5 or nothing."""
     for name, key in shared_files(document, what):
         if isinstance(key, str) or key is None:
@@ -72,15 +64,11 @@ def entries_of(artifacts: Any) -> list[Mapping[str, Any]]:
 
 
 class MongoStore(RunStore):
-    """Runs in one database.
+    """Runs in one database of pymongo's or mongomock's.
 
-    Args:
-        database: pymongo's (or mongomock's) database.
-        kind: One of ``KINDS``.
-        runs_directory: See ``RunStore``; what a missing server does not take is kept below it.
-        server: The server's address without credentials, for messages.
-        reconnect: Opens the same database through another connection, for uploads beside the run's own record.
-        databases: Names the database of each kind; by default they differ in their last word alone.
+    ``server`` is its address without credentials, for messages. ``reconnect`` opens the same database through another
+    connection, for uploads beside the run's own record. ``databases`` names the database of each kind; by default they
+    differ in their last word alone. What a missing server does not take is kept below the runs directory.
     """
 
     def __init__(
@@ -136,7 +124,9 @@ class MongoStore(RunStore):
     def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
         with self.errors():
             found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
-        return self.journals.complete_log(run_id, tokens(found.get("info")))
+        sessions = tokens(found.get("info"))
+        journal = self.journals.find(run_id, sessions)
+        return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
 
     @property
     def journals(self) -> Journals:  # noqa: D102
@@ -147,8 +137,9 @@ class MongoStore(RunStore):
 
     def reserve(self, wanted: int | None, id_above: int = 0, session: str | None = None) -> Journal:  # noqa: D102
         runs = self.database["runs"]
-        mark = {UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": _now()}
+        mark = {UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": now()}
         mark |= {} if session is None else {"session": session}
+        self._begin_columns()
         with self.errors("written"):
             while True:
                 run_id = wanted if wanted is not None else max(highest_id(self.database), id_above) + 1
@@ -166,13 +157,13 @@ class MongoStore(RunStore):
             self._index_metrics()
         return self.journals.make(run_id)
 
-    def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> Any:  # noqa: D102
+    def keep(self, what: Shared, name: str, path: Path) -> Any:  # noqa: D102
         # Sacred looks for files by an MD5 that today's GridFS does not keep, and so stores every source with every run.
         content, files = path.read_bytes(), self.database["fs.files"]
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         with self.errors("written"):
             found = files.find_one({"filename": name, "md5": md5}, {"_id": 1})
-            renewed = {"kept": True, "uploadDate": _now()}  # see ``_sweep``
+            renewed = {"kept": True, "uploadDate": now()}  # see ``_sweep``
             if found is not None and files.update_one({"_id": found["_id"]}, {"$set": renewed}).matched_count:
                 return found["_id"]
             return self.files.put(content, filename=name, md5=md5, kept=True)
@@ -229,10 +220,10 @@ class MongoStore(RunStore):
         return self.patch(run_id, {UNFINISHED: DELETING, "session": DELETING}, {"session": session})
 
     def unfinished(self, what: str) -> dict[int, float]:  # noqa: D102
-        now = _now()
+        present = now()
         with self.errors():
             found = list(self.database["runs"].find({UNFINISHED: what}, {"heartbeat": 1}).sort("_id", 1))
-        return {run["_id"]: (now - (naive_utc(run.get("heartbeat")) or now)).total_seconds() for run in found}
+        return {run["_id"]: (present - (naive_utc(run.get("heartbeat")) or present)).total_seconds() for run in found}
 
     def read_hidden(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
         with self.errors():
@@ -270,12 +261,11 @@ class MongoStore(RunStore):
     def _sweep(self, candidates: Sequence[Any]) -> int:
         """Delete sources and resources that no run names, unless a new run may need them; return their bytes.
 
-        Args:
-            candidates: Ids of files, perhaps stored by another program, beside those that ``keep`` stored.
+        ``candidates`` are files that another program may have stored, beside those that ``keep`` stored.
         """
         runs = self.database["runs"].find({}, {"experiment.sources": 1, "resources": 1})
         named = {str(word) for run in runs for what in SHARED for pair in shared_files(run, what) for word in pair}
-        old = {"uploadDate": {"$lt": _now() - self.LONGEST_START}}
+        old = {"uploadDate": {"$lt": now() - self.LONGEST_START}}
         which = {"$or": [{"kept": {"$exists": True}}, {"_id": {"$in": list(candidates)}}], **old}
         found = list(self.database["fs.files"].find(which, {"filename": 1}))
         unused = [file["_id"] for file in found if not {str(file["_id"]), str(file["filename"])} & named]
@@ -283,7 +273,7 @@ class MongoStore(RunStore):
 
     def leftovers(self, settled: timedelta) -> list[Any]:
         """List artifacts and checkpoints of runs that are gone, replaced artifacts, and chunks without a file."""
-        database, before = self.database, _now() - settled
+        database, before = self.database, now() - settled
         live = {run.id for run in self.summaries() if run.status == "RUNNING"}
         with self.errors():
             # The files first: what a run stores meanwhile is not among them.
@@ -309,11 +299,8 @@ class MongoStore(RunStore):
             for file_id in leftovers:
                 self._free_file(file_id)
 
-    def begin_columns(self) -> None:
-        """Write the columns that Omniboard's table begins with, before the first run; a removed one stays away.
-
-        A server that is away or takes no writes is passed over: the start of the run reports it.
-        """
+    def _begin_columns(self) -> None:
+        """Write the columns that Omniboard's table begins with, before the first run; a removed one stays away."""
         columns, wanted = self.database[COLUMNS], kind_named(self.kind).omniboard_columns
         with contextlib.suppress(pymongo.errors.PyMongoError):
             if not wanted or self.database["runs"].find_one({}, {"_id": 1}) or columns.find_one({}, {"_id": 1}):
@@ -341,12 +328,7 @@ class MongoStore(RunStore):
 
     @contextlib.contextmanager
     def errors(self, doing: str = "read", run: str = "The record of a run") -> Iterator[None]:
-        """Turn errors of the server into errors for users.
-
-        Args:
-            doing: What it was to be: ``read`` or ``written``.
-            run: What it was to take, for messages.
-        """
+        """Turn errors of the server into errors for users; ``run`` names what was to be written."""
         try:
             with server_errors(self.description, doing):
                 yield

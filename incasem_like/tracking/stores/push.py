@@ -7,11 +7,12 @@ import mimetypes
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import gridfs
 import pymongo.errors
 from bson import ObjectId
+from pymongo.database import Database
 
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.model.cache import file_sha256
@@ -21,15 +22,13 @@ from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
 from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc, plain, to_bson
 
-if TYPE_CHECKING:
-    import gridfs
-    from pymongo.database import Database
-
-
 FORMAT = "MongoObserver-0.7.0"
 _TIMES = ("start_time", "stop_time", "heartbeat")
 _COLUMNS = ("steps", "values", "timestamps")
 _FILE_ID = re.compile("[0-9a-f]{24}")
+_ATTEMPTS = 3
+_SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
+_FOREIGN = "it belongs to a run of another server"
 
 
 def to_document(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,12 +49,8 @@ def to_document(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_ids(pairs: Any) -> list[Any]:
     """Turn the ids of files, which a folder holds as text, into ids."""
-
-    def as_id(key: Any) -> Any:
-        return ObjectId(key) if isinstance(key, str) and _FILE_ID.fullmatch(key) else key
-
     found = [pair for pair in as_sequence(pairs) if isinstance(pair, (list, tuple)) and len(pair) == 2]
-    return [[name, as_id(key)] for name, key in found]
+    return [[name, ObjectId(key) if _FILE_ID.fullmatch(str(key)) else key] for name, key in found]
 
 
 def metric_id(run_id: int, name: str) -> ObjectId:
@@ -75,16 +70,10 @@ class Mark:
 def series_update(
     name: str, run_id: int, series: BoundedSeries, mark: Mark | None
 ) -> tuple[dict[str, Any], Mark] | None:
-    """Find the fields by which a metrics document becomes equal to a series; None where it is.
+    """Find the fields by which a metrics document becomes equal to a series; None if its ``mark`` says that it is.
 
     Positions are set one by one rather than appended to, so that a write that is repeated, because nobody knows whether
     it came through, does no harm.
-
-    Args:
-        name: Of the metric.
-        run_id: Of the run.
-        series: What the document should hold.
-        mark: What it holds; None for all to be written.
     """
     new = Mark(series.stride, len(series.points), series.count)
     if new == mark:
@@ -109,13 +98,10 @@ class SessionLostError(Exception):
 
 @dataclass(frozen=True)
 class Parcel:
-    """What goes to the database at once.
+    """What goes to the database at once: all there is (``whole``), or what is new.
 
-    Attributes:
-        fields: Of the run's document, to be set.
-        metrics: Of each metric the fields to be set in its document, and the mark once they are.
-        artifacts: Names of the files that it lacks.
-        whole: Whether this is all there is, and not only what is new.
+    ``fields`` are set in the run's document, those of each metric in its own; then the marks hold. ``artifacts`` are
+    names of files that it lacks.
     """
 
     fields: dict[str, Any]
@@ -125,19 +111,9 @@ class Parcel:
 
 
 class Delivery:
-    """Writes one run for one session.
+    """Writes one run, which is in a folder on this machine, for one session; raises pymongo's errors.
 
-    Args:
-        database: Where to.
-        files: Its GridFS.
-        folder: The run on this machine, with the files that are to be sent.
-        token: Of the session; None for a run of another program, which has none.
-
-    Attributes:
-        artifacts: The entries of the files that the run has in the database.
-
-    Raises:
-        pymongo.errors.PyMongoError: The server does not answer.
+    A run of another program has no token. ``artifacts`` are the entries of the files that the run has in the database.
     """
 
     def __init__(self, database: Database[Any], files: gridfs.GridFS, folder: RunFolder, token: str | None) -> None:
@@ -156,13 +132,9 @@ class Delivery:
         artifacts: Collection[str] = (),
         changed: Collection[str] | None = None,
     ) -> Parcel:
-        """Make a parcel of what is known of a run: of all of it, or of the fields that changed and the new points.
+        """Make a parcel of what is known of a run: of all of it, or of the fields that ``changed`` and the new points.
 
-        Args:
-            entry: Fields of its document.
-            table: Its metrics.
-            artifacts: Names of the files that the database lacks.
-            changed: Names of the fields; None for all there is.
+        ``artifacts`` are the names of the files that the database lacks.
         """
         fields = {key: value for key, value in entry.items() if changed is None or key in changed}
         if changed is None:
@@ -182,7 +154,6 @@ class Delivery:
 
         Raises:
             SessionLostError: Another process claimed the run.
-            pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         """
         if self._runs.find_one(self._mine, {"_id": 1}) is None:
             raise SessionLostError
@@ -198,7 +169,6 @@ class Delivery:
 
         Raises:
             SessionLostError: Another process continued the run.
-            pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         """
         change: dict[str, Any] = {"$set": {**parcel.fields, "artifacts": self.artifacts}}
         if "stop_time" not in parcel.fields:
@@ -236,7 +206,10 @@ class Delivery:
         digest = hashlib.sha256(f"{self.run_id}\0{name}\0{file_sha256(path)}".encode()).hexdigest()
         file_id = ObjectId(digest[:24])
         if not self._files.exists(file_id):
-            self._put(name, path, file_id)
+            self._files.delete(file_id)  # an attempt that broke off may have left some of it
+            address = artifact_address(self._runs.database, self.run_id, name)
+            with open(path, "rb") as content:
+                self._files.put(content, _id=file_id, filename=address, content_type=mimetypes.guess_type(name)[0])
         replaced = [entry["file_id"] for entry in self.artifacts if entry["name"] == name]
         others = [entry for entry in self.artifacts if entry["name"] != name]
         self.artifacts = [*others, {"name": name, "file_id": file_id}]
@@ -246,19 +219,9 @@ class Delivery:
             if old != file_id:
                 self._files.delete(old)
 
-    def _put(self, name: str, path: Path, file_id: ObjectId) -> None:
-        self._files.delete(file_id)  # an attempt that broke off may have left some of it
-        address, content_type = artifact_address(self._runs.database, self.run_id, name), mimetypes.guess_type(name)[0]
-        with open(path, "rb") as content:
-            self._files.put(content, _id=file_id, filename=address, content_type=content_type)
-
 
 def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> None:
-    """Bring a run into sight that was reserved and is whole in its journal.
-
-    Raises:
-        SessionLostError, pymongo.errors.PyMongoError: As ``Delivery.publish``.
-    """
+    """Bring a run into sight that was reserved and is whole in its journal."""
     found = journal.read_document() or {}
     run = {key: value for key, value in found.items() if key != "omniboard" or value}
     table = MetricTable(max_points(as_mapping(run.get("config"))))
@@ -269,26 +232,12 @@ def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> 
     delivery.publish(delivery.pack(entry, table, journal.pending_artifacts()))
 
 
-_ATTEMPTS = 3
-_SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
-_FOREIGN = "it belongs to a run of another server"
-
-
 def push(
     database: Database[Any], files: gridfs.GridFS, journal: Journal, description: str, limit: int | None = None
 ) -> str | None:
     """Write what a journal holds into its database; return why it does not belong there and stays, or None.
 
-    Args:
-        database: Where to.
-        files: Its GridFS.
-        journal: Of a run that no process writes.
-        description: Of the database.
-        limit: Points of each metric in the database; None for what the run's configuration says.
-
-    Raises:
-        pymongo.errors.PyMongoError: The server did not take it, or not all of it.
-        StoreError: The journal is damaged.
+    The run has no process. ``limit`` is the number of points of each metric; None for what its configuration says.
     """
     journal.upgrade()
     run = journal.read_document() if journal.is_undelivered else None

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.errors import CheckpointError, InputError, RunNotFoundError, StoreError
 from incasem_like.terminal import nearest
 from incasem_like.tracking import liveness
 from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.liveness import find_process, honest_status
 from incasem_like.tracking.metrics_log import AlreadyWrittenError
+from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import (
     EARLIER_FOLDERS,
     CheckpointRecord,
     Places,
     StorePolicy,
-    choose_checkpoint,
     is_checkpoint_entry,
     listed,
+    rank,
 )
-from incasem_like.tracking.model.summaries import condense, summarize, summary_of_points
-from incasem_like.tracking.run_folder import Journal, RunFolder
+from incasem_like.tracking.model.summaries import RunSummary, condense, summarize, summary_of_points
+from incasem_like.tracking.run_folder import Journal, RunFolder, Shared
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.values import as_mapping, as_sequence, as_utc
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
+
+
+log = logging.getLogger("incasem_like.tracking")
 
 
 class RunRecord:
@@ -96,12 +101,7 @@ class RunRecord:
         return find_process(self.host, self.heartbeat, self.start_time) is None
 
     def artifact(self, name: str) -> bytes:
-        """Fetch the content of a file stored with the run.
-
-        Raises:
-            RunNotFoundError: The run has no artifact of that name.
-            StoreError: The store has lost it, or does not answer.
-        """
+        """Fetch the content of a file stored with the run."""
         if name not in self.artifacts:
             raise RunNotFoundError(
                 f"Run {self.id} in {self.store.description} has no artifact '{name}'{nearest(name, self.artifacts)}: "
@@ -138,27 +138,58 @@ class RunRecord:
         return sorted((one for one in records if one.iteration < newest), key=lambda record: record.iteration)
 
     def checkpoint(self, which: str | int, *, metric: str | None = None, mode: str | None = None) -> CheckpointRecord:
-        """Choose one of the run's checkpoints.
+        """Choose one of the run's checkpoints: ``best``, ``last``, an iteration, or the path of a file.
 
-        ``best`` and ``last`` pass over those that can be had neither on this machine nor in the store, with a warning.
+        ``best`` and ``last`` fall, with a warning, on the next one in line where the first is neither on this machine
+        nor in the run store: the machine that trains may have died before it was uploaded. They don't where the file is
+        here but changed: that must be seen to. Of equally good ones the latest wins.
 
         Args:
-            which: ``best``, ``last``, an iteration, or the path of a file that the run registered.
+            which: Which one.
             metric: What ``best`` goes by; by default the run's ``training.checkpoints.best_metric``.
             mode: ``max`` or ``min``; by default the run's ``training.checkpoints.best_mode``.
 
         Raises:
             CheckpointError: The run has no such checkpoint; the message lists those it has.
         """
-        policy = StorePolicy.from_config(self.config)
-        return choose_checkpoint(
-            self.checkpoints,
-            which,
-            metric=metric or policy.metric,
-            mode=mode or policy.mode,
-            run=f"run {self.id} in {self.store.description} ({self.status})",
-            superseded=lambda: self.superseded_checkpoints,
-        )
+        policy, records, text = StorePolicy.from_config(self.config), self.checkpoints, str(which)
+        metric, mode = metric or policy.metric, mode or policy.mode
+        run = f"run {self.id} in {self.store.description} ({self.status})"
+        whose, there = f"R{run[1:]}", listed([record.iteration for record in records])
+        if not records:
+            raise CheckpointError(f"{whose} has no checkpoint: choose another run.")
+        if text not in ("best", "last"):
+            for among in (records, None):
+                for record in self.superseded_checkpoints if among is None else among:  # the store is asked last
+                    if Path(text).absolute() in record.candidates or (text.isdigit() and int(text) == record.iteration):
+                        return record
+            raise CheckpointError(
+                f"{whose} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
+            )
+
+        def ranked(among: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
+            return rank(among, metric, mode) if text == "best" else list(reversed(among))
+
+        in_line = ranked(records)
+        if not in_line:
+            known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
+            raise CheckpointError(
+                f"{whose} has no checkpoint measured by '{metric}' (metrics known: {known}): choose last or one of the "
+                f"iterations {there}."
+            )
+        wanted = in_line[0]
+        if not wanted.is_nowhere():
+            return wanted
+        # Where none is available, fetching the first reports what is missing
+        older = ranked(self.superseded_checkpoints)
+        chosen = next((record for record in (*in_line, *older) if record.can_be_had()), wanted)
+        if chosen is not wanted:
+            log.warning(
+                "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d "
+                "is taken, the %s one that can be had.",
+                *(text, run, wanted.iteration, chosen.iteration, text),
+            )
+        return chosen
 
     @cached_property
     def _places(self) -> Places:
@@ -172,10 +203,47 @@ class RunRecord:
         )
 
 
-SHARED: tuple[Literal["sources", "resources"], ...] = ("sources", "resources")
+@dataclass(frozen=True)
+class ChosenCheckpoint:
+    """The chosen weights, as they are now and as the training registered them; the iteration may be unknown."""
+
+    path: Path
+    sha256: str
+    iteration: int | None
 
 
-def shared_files(document: Mapping[str, Any], what: Literal["sources", "resources"]) -> list[tuple[str, Any]]:
+def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
+    """Find a checkpoint and verify it against what its training run registered.
+
+    ``which`` is ``best``, ``last``, an iteration, or the path of a file; None for the best, or the last where none was
+    measured.
+
+    Raises:
+        CheckpointError: The checkpoint does not exist, or its file changed since it was tracked.
+    """
+    if which is None:
+        try:
+            tracked = record.checkpoint("best")
+        except CheckpointError:
+            tracked = record.checkpoint("last")
+    elif which in ("best", "last") or which.isdigit():
+        tracked = record.checkpoint(which)
+    else:
+        path = Path(which).expanduser().absolute()
+        registered = [entry for entry in record.checkpoints if entry.path.resolve() == path.resolve()]
+        if not registered:
+            if not path.is_file():
+                raise CheckpointError(
+                    f"The checkpoint {path} does not exist: check the path, or choose best, last or an iteration."
+                )
+            sha256 = file_sha256(path)
+            copied = [entry.iteration for entry in record.checkpoints if entry.sha256 == sha256]
+            return ChosenCheckpoint(path, sha256, copied[0] if copied else None)
+        tracked = registered[0]
+    return ChosenCheckpoint(tracked.fetch(), tracked.sha256, tracked.iteration)
+
+
+def shared_files(document: Mapping[str, Any], what: Shared) -> list[tuple[str, Any]]:
     """List name and key of the files that a run's document names and that runs share; what makes no sense is left out.
 
     The key is the path below a store of files, or the id in a database; Sacred notes the MD5 of a resource there.
@@ -186,7 +254,7 @@ def shared_files(document: Mapping[str, Any], what: Literal["sources", "resource
 
 
 class StoredRuns(ABC):
-    """Runs of one kind, as far as they are read.
+    """Runs of one kind, as far as they are read; methods raise ``StoreError`` if the store does not answer.
 
     Attributes:
         kind: Of the runs, one of ``KINDS``.
@@ -221,25 +289,15 @@ class StoredRuns(ABC):
             inputs: Whether the summaries hold the inputs, which are bulky.
             metrics: Metrics that are wanted of runs of Sacred's own observers too, which keep no summary of them: from
                 MongoDB these are read whole, and only when named here. Other runs have all of theirs anyway.
-
-        Raises:
-            StoreError: The store cannot be read at all.
         """
 
     @abstractmethod
     def read_stored(
         self, run_id: int, what: Literal["artifacts", "sources", "resources"], only: str | None = None
     ) -> Iterator[tuple[str, bytes | None]]:
-        """Read the files stored with a run, in the order of its document.
+        """Yield name and content of the files stored with a run, in the order of its document, or of the ``only`` one.
 
-        Args:
-            run_id: The run.
-            what: Which of them.
-            only: The name of one; by default all.
-
-        Yields:
-            Name and content; None for what is lost, or was never stored: Sacred's own observer stores no resources in
-            MongoDB.
+        The content is None for what is lost, or was never stored: Sacred's own observer stores no resources in MongoDB.
         """
 
     @abstractmethod
@@ -264,14 +322,10 @@ class StoredRuns(ABC):
         return ()
 
     def push(self, journal: RunFolder, limit: int | None = None) -> str | None:
-        """Write what a journal holds into the store, and clear it; return why it was left as it is, or None.
+        """Write what a journal of a run that no process writes holds into the store, and clear it.
 
-        Args:
-            journal: Of a run that no process writes.
-            limit: Points of each metric in the store; None for what the run's configuration says.
-
-        Raises:
-            StoreError: The store does not answer, or the journal is damaged.
+        Returns why it was left as it is, or None. ``limit`` is the number of points of each metric in the store; None
+        for what the run's configuration says.
         """
         return None
 
@@ -280,11 +334,7 @@ class StoredRuns(ABC):
         return [journal for journal in self.journals if journal.is_undelivered and run_id in (None, journal.run_id)]
 
     def deliver(self, journal: Journal) -> str | None:
-        """Push what a journal holds; return why it was left as it is, or None.
-
-        Raises:
-            StoreError: The store does not answer, or refuses to be written.
-        """
+        """Push what a journal holds; return why it was left as it is, or None."""
         try:
             journal.log.open()
         except AlreadyWrittenError:
@@ -331,26 +381,21 @@ class StoredRuns(ABC):
         This watches for longer than a heartbeat takes, once for all of them; where none looks like that, not at all.
         What was watched in vain is not watched again as long as it shows the same signs.
         """
-        doubtful = {
-            run_id: signs
-            for run_id, signs in self._signs(run_ids, lambda record: record.seems_dead).items()
-            if signs != self._silent.get(run_id)
-        }
+        records = [record for record in map(self.find, run_ids) if record is not None and record.seems_dead]
+        signs = {record.id: liveness.signs_of_life(record.document) for record in records}
+        doubtful = {run_id: seen for run_id, seen in signs.items() if seen != self._silent.get(run_id)}
         if not doubtful:
             return set()
         runs = "Run" if len(doubtful) == 1 else "Runs"
         who = f"{runs} {', '.join(map(str, sorted(doubtful)))} in {self.description}"
-        moved = liveness.watch(lambda: self._signs(doubtful, lambda record: True), who)
-        self._silent.update({run_id: signs for run_id, signs in doubtful.items() if run_id not in moved})
-        return moved
 
-    def _signs(self, run_ids: Iterable[int], wanted: Callable[[RunRecord], bool]) -> dict[int, object]:
-        found = {run_id: self.find(run_id) for run_id in run_ids}
-        return {
-            run_id: liveness.signs_of_life(record.document)
-            for run_id, record in found.items()
-            if record is not None and wanted(record)
-        }
+        def look() -> dict[int, object]:
+            found = {run_id: self.read_document(run_id) for run_id in doubtful}
+            return {run_id: liveness.signs_of_life(run) for run_id, run in found.items() if run is not None}
+
+        moved = liveness.watch(look, who)
+        self._silent.update({run_id: seen for run_id, seen in doubtful.items() if run_id not in moved})
+        return moved
 
     def refuse_live(self, run_id: int) -> RunRecord:
         """Return a run's record, if it is over; one that only looks dead is watched first, see ``heard_of``.
