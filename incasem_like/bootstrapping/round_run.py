@@ -96,7 +96,11 @@ class History:
             except RunNotFoundError:
                 return False
         addresses = [result.get(name) for name in ("segmentation", "mask")] + list(result.get("segmentations", ()))
-        files = [result.get(name) for name in ("data", "folder")]
+        if (content := result.get("trusted")) is not None:  # other limits may have replaced it since
+            address = f"{result['group']}/trusted"
+            if not dataset_exists(address) or open_volume(address, allow_incomplete=True).content_hash != content:
+                return False
+        files = [result.get(name) for name in ("data", "validation", "folder")]
         whole = all(
             dataset_exists(address) and open_volume(address, allow_incomplete=True).complete
             for address in addresses

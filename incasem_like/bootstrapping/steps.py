@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import PydanticCustomError
 
+from incasem_like.bootstrapping.held_out import hold_out
 from incasem_like.bootstrapping.painting import Painting, data_config_text
 from incasem_like.bootstrapping.places import find_places, painted_crops, write_places
 from incasem_like.bootstrapping.pseudo_truth import read_corrections, write_pseudo_truth
@@ -18,6 +21,8 @@ from incasem_like.bootstrapping.settings import ModelStep, RoundConfig, merged
 from incasem_like.config import TrainingConfig
 from incasem_like.config.loading import nest
 from incasem_like.config.reading import read_keys
+from incasem_like.config.target_sections import parse_targets
+from incasem_like.config.training_sections import TrainingSection
 from incasem_like.disk import write_whole
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.volumes import Roi, Volume, list_datasets, open_volume, parse_address
@@ -26,6 +31,7 @@ from incasem_like.volumes.chunk_files import digest
 NEIGHBOURS = {(-1, 0, 0), (0, -1, 0), (0, 0, -1)}
 # Painted voxels are few: blocks are chosen by what is painted in them, however little.
 SPARSE_REJECT = {"min_masked": 0.01, "min_mask_fraction": 0.01}
+PATIENCE = 10  # validations without improvement before a training ends
 
 Values = dict[str, Any]
 
@@ -94,6 +100,8 @@ class RoundPlan:
         values = merged(*(nest(read_keys(path)) for path in step.config), nest(step.values))
         voxel_size = list(self.raw.require_voxel_size())
         own: Values = {"seed": self.config.round.seed}
+        if name != "affinities_model" and self.config.round.validation_share:
+            own = merged(own, _validation_values(values))
         if name == "sparse_model":
             own = merged(own, {"training": {"reject": SPARSE_REJECT}})
         fixed: Values = {"data": {"voxel_size": voxel_size}}
@@ -124,6 +132,21 @@ class RoundPlan:
                 if offsets >= NEIGHBOURS:
                     return False
         return True
+
+
+def _validation_values(values: Values) -> Values:
+    """Return with what a training is validated, ended and its best checkpoint chosen, unless its values say more.
+
+    Affinities are compared rather than descriptors: those of a single section are not those of an object in 3-D.
+    """
+    every = values.get("training", {}).get("save_every", TrainingSection().save_every)
+    chosen: Values = {"training": {"early_stopping": PATIENCE}, "validation": {"validate_every": every}}
+    with contextlib.suppress(PydanticCustomError):  # wrong targets are reported with the whole configuration
+        for target in parse_targets(values.get("targets") or ["classes"]):
+            if target.type == "affinities":
+                metric = {"best_metric": target.resolved(2).main_metric, "best_mode": None}
+                return merged(chosen, {"training": {"checkpoints": metric}})
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -193,10 +216,18 @@ def _paint(work: Work) -> Values:
     box = painting.check()
     sections = painting.sections(box)
     labels, mask = painting.write(work.group, box, {"key": work.key}, num_workers=plan.num_workers)
-    boxes = [roi for roi, _ in sections]
-    data = work.write("data.json", data_config_text(plan.raw, labels.dataset, mask.dataset, boxes))
+    boxes, share = [roi for roi, _ in sections], plan.config.round.validation_share
     painted = sum(voxels for _, voxels in sections)
-    return {"data": str(data), "mask": str(mask.address), "voxels": painted, "parts": len(boxes)}
+    found: Values = {"mask": str(mask.address), "voxels": painted}
+    learnt = mask
+    if share:
+        held = hold_out(mask, share, plan.config.round.seed, {"key": work.key}, num_workers=plan.num_workers)
+        text = data_config_text(plan.raw, labels.dataset, held.held_out.dataset, held.boxes)
+        found |= {"validation": str(work.write("validation.json", text)), "held_out": held.voxels}
+        learnt = held.learnt
+        boxes = [box for box in boxes if held.sections.intersection(range(box.begin[0], box.end[0]))]
+    data = work.write("data.json", data_config_text(plan.raw, labels.dataset, learnt.dataset, boxes))
+    return {"data": str(data), "parts": len(boxes), **found}
 
 
 def _train(name: str, data_of: str | None) -> Callable[[Work], Values]:
@@ -207,10 +238,13 @@ def _train(name: str, data_of: str | None) -> Callable[[Work], Values]:
         values = work.plan.training_values(name)
         if data_of is not None:
             values = merged(values, {"training": {"data": work.results[data_of]["data"]}})
+            validation = {"validation": {"data": work.results["painting"].get("validation")}}
+            values = merged(validation, values)
         config = work.config_file(values, data_folder=True)
         words = [work.plan.scripts / "02_train/train.py", "with", config]
         found = work.run_script("trainings", words, lambda run_id: [words[0], "--continue_run", run_id])
-        return {"run_id": found["run_id"], "loss": found["result"].get("loss")}
+        names = ("loss", "iteration", "best_metric", "best_value", "best_iteration")
+        return {"run_id": found["run_id"], **{key: found["result"].get(key) for key in names}}
 
     return run
 
@@ -285,6 +319,7 @@ def _compare(source: str) -> Callable[[Work], Values]:
             plan.scripts / "04_postprocessing/18_self_consistency.py", "-p", segmented["prediction"],
             "-s", *segmented["segmentations"], "--num_workers", plan.num_workers,
             "--trusted_share", section.trusted_share, "--overwrite",
+            *(["--weight_by", "objects"] if section.weights == "objects" else []),
         ]  # fmt: skip
         for name in ("largest_error", "largest_object_error"):
             if (value := getattr(section, name)) is not None:
@@ -293,7 +328,8 @@ def _compare(source: str) -> Callable[[Work], Values]:
         best = found["result"]["best"]
         scores = found["result"]["scores"][best]
         known = {name: scores[name] for name in ("error", "objects", "excluded_objects", "group")}
-        return {"run_id": found["run_id"], "segmentation": best, **known}
+        trusted = open_volume(f"{known['group']}/trusted").content_hash
+        return {"run_id": found["run_id"], "segmentation": best, **known, "trusted": trusted}
 
     return run
 
@@ -301,9 +337,12 @@ def _compare(source: str) -> Callable[[Work], Values]:
 def _make_pseudo_truth(work: Work) -> Values:
     plan, chosen = work.plan, work.results["selection"]
     corrections = read_corrections(plan.config.pseudo_truth.corrections, chosen["segmentation"])
-    trusted = f"{chosen['group']}/trusted"
+    trusted = {"mask": f"{chosen['group']}/trusted"}
+    if plan.config.selection.weights != "none":
+        trusted["weight"] = f"{chosen['group']}/weight"
     made = write_pseudo_truth(chosen["segmentation"], trusted, work.group, corrections, num_workers=plan.num_workers)
-    text = data_config_text(plan.raw, made["labels"], made["mask"], [open_volume(chosen["segmentation"]).roi])
+    weights = {"voxel_weights": made["weight"]} if "weight" in made else {}
+    text = data_config_text(plan.raw, made["labels"], made["mask"], [open_volume(chosen["segmentation"]).roi], weights)
     return {"data": str(work.write("data.json", text)), **made}
 
 
@@ -329,6 +368,11 @@ def _choose_places(work: Work) -> Values:
     return {"folder": str(folder), "places": len(places)}
 
 
+def _painting_parameters(plan: RoundPlan) -> Values:
+    section = plan.config.round
+    return {"validation_share": section.validation_share, "seed": section.seed} if section.validation_share else {}
+
+
 def _training_parameters(name: str) -> Callable[[RoundPlan], Values]:
     def parameters(plan: RoundPlan) -> Values:
         step: ModelStep = getattr(plan.config, name)
@@ -351,13 +395,16 @@ def _prediction_parameters(name: str) -> Callable[[RoundPlan], Values]:
 
 
 def _selection_parameters(plan: RoundPlan) -> Values:
-    return plan.config.selection.model_dump(mode="json")
+    section = plan.config.selection
+    by_object = {"weights": section.weights} if section.weights == "objects" else {}
+    return section.model_dump(mode="json", exclude={"weights"}) | by_object
 
 
 def _correction_parameters(plan: RoundPlan) -> Values:
-    path = plan.config.pseudo_truth.corrections
+    path, weights = plan.config.pseudo_truth.corrections, plan.config.selection.weights
     read_corrections(path)
-    return {"corrections": None if path is None else digest(Path(path).read_text())}
+    known = {"corrections": None if path is None else digest(Path(path).read_text())}
+    return known if weights == "none" else {**known, "weights": weights}
 
 
 def affinities_step(plan: RoundPlan) -> str:
@@ -379,7 +426,7 @@ def _raw(plan: RoundPlan) -> Sequence[Volume]:
 
 
 STEPS = (
-    Step("painting", (), lambda plan: {}, _paint, data=lambda plan: (plan.raw, *plan.painting.sources)),
+    Step("painting", (), _painting_parameters, _paint, data=lambda plan: (plan.raw, *plan.painting.sources)),
     Step(
         "sparse_model", ("painting",), _training_parameters("sparse_model"), _train("sparse_model", "painting"),
         "trainings",

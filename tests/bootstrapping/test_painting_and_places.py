@@ -125,14 +125,20 @@ def test_places_that_were_painted_are_not_overwritten(written, raw, tmp_path):
 def test_pseudo_ground_truth_is_the_corrected_segmentation_and_its_trusted_voxels(raw, tmp_path):
     labels = np.random.default_rng(1).integers(0, 6, (6, 40, 40)).astype(np.uint32)
     trusted = np.random.default_rng(2).integers(0, 2, labels.shape).astype(np.uint8)
-    addresses = [str(volume.address) for volume in volumes(tmp_path, s=(labels, (0, 0, 0)), t=(trusted, (0, 0, 0)))]
+    weight = np.random.default_rng(3).integers(0, 256, labels.shape).astype(np.uint8)
+    made = volumes(tmp_path, s=(labels, (0, 0, 0)), t=(trusted, (0, 0, 0)), w=(weight, (0, 0, 0)))
+    open_volume(made[2].address, writable=True).update_attributes({"scale": 255})
+    addresses = [str(volume.address) for volume in made]
     path = tmp_path / "corrections.json"
     path.write_text(json.dumps({"merge": [[5, 2]], "remove": [3], "segmentation": addresses[0]}))
-    made = write_pseudo_truth(*addresses, "pseudo", read_corrections(path, addresses[0]), num_workers=1)
+    masks = {"mask": addresses[1], "weight": addresses[2]}
+    made = write_pseudo_truth(addresses[0], masks, "pseudo", read_corrections(path, addresses[0]), num_workers=1)
     expected = labels.copy()
     expected[labels == 5], expected[labels == 3] = 2, 0
     assert np.array_equal(open_volume(tmp_path / "cell.zarr", made["labels"]).read(), expected)
     assert np.array_equal(open_volume(tmp_path / "cell.zarr", made["mask"]).read(), trusted)
+    assert np.array_equal(open_volume(tmp_path / "cell.zarr", made["weight"]).read(), weight)
+    assert open_volume(tmp_path / "cell.zarr", made["weight"]).attributes["scale"] == 255
     assert made["voxels"] == trusted.sum()
     with pytest.raises(ConfigError, match="with other ids"):
         read_corrections(path, "another")
@@ -149,4 +155,4 @@ def test_nothing_trusted_is_an_error(raw, tmp_path):
     labels, trusted = np.ones((6, 40, 40), np.uint32), np.zeros((6, 40, 40), np.uint8)
     addresses = [str(volume.address) for volume in volumes(tmp_path, s=(labels, (0, 0, 0)), t=(trusted, (0, 0, 0)))]
     with pytest.raises(DataError, match=r"raise selection\.trusted_share"):
-        write_pseudo_truth(*addresses, "pseudo", {}, num_workers=1)
+        write_pseudo_truth(addresses[0], {"mask": addresses[1]}, "pseudo", {}, num_workers=1)

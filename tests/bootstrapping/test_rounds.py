@@ -1,6 +1,7 @@
 """What a round runs, resumes and repeats; with steps that only note that they ran, and paint for real."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -124,6 +125,40 @@ def test_a_changed_parameter_repeats_exactly_the_dependent_steps(laboratory, upd
             assert planned[name].reason.startswith("depends on") != key.startswith(own)
     laboratory.run()  # as it was before: everything is still there
     assert laboratory.ran == []
+
+
+def test_weights_of_trust_repeat_what_makes_or_learns_them(laboratory):
+    laboratory.run()
+    laboratory.run("selection.weights=voxels")
+    assert laboratory.ran == DEPENDENTS[2:]
+    laboratory.run("selection.weights=objects")
+    assert laboratory.ran == DEPENDENTS[1:]
+
+
+def test_held_out_pixels_choose_checkpoint_and_iterations_unless_the_values_say_more(laboratory):
+    values = laboratory.plan().training_values("model")
+    assert values["training"]["early_stopping"] == 10
+    assert values["training"]["checkpoints"]["best_metric"] == "affinities_dice"
+    assert values["validation"]["validate_every"] == values["training"]["save_every"] == 50
+    assert laboratory.plan().training("model").training.checkpoints.best_mode == "max"
+    assert "early_stopping" not in laboratory.plan().training_values("affinities_model")["training"]
+    other = laboratory.plan(
+        "model.values.training.early_stopping=null", "model.values.training.checkpoints.best_metric=loss"
+    ).training_values("model")["training"]
+    assert other["early_stopping"] is None
+    assert other["checkpoints"]["best_metric"] == "loss"
+    assert "early_stopping" not in laboratory.plan("round.validation_share=0").training_values("model")["training"]
+
+
+def test_another_share_of_held_out_pixels_repeats_what_learns_them(laboratory):
+    laboratory.run()
+    data = json.loads(open(laboratory.run(repeat_from="painting").steps[0].result["data"]).read())
+    assert data["part_0"]["mask"].endswith("/learnt")
+    finished = laboratory.run("round.validation_share=0")
+    assert "affinities_model" not in laboratory.ran
+    assert laboratory.ran[:2] == ["sparse_model", "sparse_prediction"]
+    assert "validation" not in finished.steps[0].result
+    assert "validation_share is None (was 0.1)" in finished.steps[0].reason
 
 
 def test_repainted_labels_repeat_what_learns_them_and_say_so(laboratory):
