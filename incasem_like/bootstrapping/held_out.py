@@ -130,7 +130,7 @@ def boxes_of_runs(rois: Sequence[Roi], within: Roi) -> list[Roi]:
 def count_tiles(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """Return tile (z, y, x), in the smallest tiles from the begin of the volume, and its painted pixels."""
     painted = block.inputs[0].read(block.write_roi) > 0
-    begin, edge = block.write_roi.begin - block.output.roi.begin, EDGES[-1]
+    begin, edge = block.write_roi.begin - block.inputs[0].roi.begin, EDGES[-1]
     where = (np.argwhere(painted) + begin) // [1, edge, edge]
     tiles, voxels = np.unique(where, axis=0, return_counts=True)
     return np.concatenate([tiles, voxels[:, None]], axis=1).astype(np.int64)
@@ -139,7 +139,7 @@ def count_tiles(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.i
 def divide_block(block: Block, parameters: Mapping[str, Any]) -> None:
     """Write both masks of one block; the input is the mask of painted voxels."""
     painted, held = block.inputs[0].read(block.write_roi) > 0, np.zeros(block.write_roi.shape, bool)
-    begin = block.output.roi.begin
+    begin = block.inputs[0].roi.begin
     for tile in parameters["tiles"]:
         common = (_roi_of(tile, parameters["edge"]) + begin).intersect(block.write_roi)
         if not common.empty:

@@ -33,6 +33,10 @@ def test_one_command_goes_from_painting_to_a_segmentation_and_the_next_round(tmp
     found, segmentation = compared(tmp_path, 1)
     assert segmentation.shape == neurites().shape
     assert found["painting"]["voxels"] == 432
+    assert 0 < found["painting"]["held_out"] < 100
+    for model in ("sparse_model", "model"):
+        assert found[model]["best_iteration"] in (50, 100, 150)
+        assert 0 <= found[model]["best_value"] <= 1
     record = store(tmp_path).get(1)
     assert record.status == "COMPLETED"
     assert record.result["voi"] == pytest.approx(found["evaluation"]["voi"])

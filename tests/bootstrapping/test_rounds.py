@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_held_out_pixels_choose_checkpoint_and_iterations_unless_the_values_say_
 
 def test_another_share_of_held_out_pixels_repeats_what_learns_them(laboratory):
     laboratory.run()
-    data = json.loads(open(laboratory.run(repeat_from="painting").steps[0].result["data"]).read())
+    data = json.loads(Path(laboratory.run(repeat_from="painting").steps[0].result["data"]).read_text())
     assert data["part_0"]["mask"].endswith("/learnt")
     finished = laboratory.run("round.validation_share=0")
     assert "affinities_model" not in laboratory.ran
