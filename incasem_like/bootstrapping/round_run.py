@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from incasem_like.bootstrapping.checking import check_round
 from incasem_like.bootstrapping.steps import NAMES, STEPS, RoundPlan, Work, check_step, used_steps
 from incasem_like.errors import IncasemError, InputError, RunNotFoundError
 from incasem_like.processes import BAD_INPUT, INTERRUPTED, run_script_process
@@ -254,6 +255,7 @@ def run_round(
         return FinishedRound(same[-1].id, steps, was_complete=True)
     for record in history.records:
         store.refuse_live(record.id)
+    check_round(plan, store)
     if steps[0].result is None:
         plan.painting.sections(plan.painting.check())
     resumed = same[-1] if same else None

@@ -28,6 +28,7 @@ from incasem_like.errors import ConfigError, InputError
 from incasem_like.volumes import Roi, Volume, list_datasets, open_volume, parse_address
 from incasem_like.volumes.chunk_files import digest
 
+MODELS = ("sparse_model", "affinities_model", "model")
 NEIGHBOURS = {(-1, 0, 0), (0, -1, 0), (0, 0, -1)}
 # Painted voxels are few: blocks are chosen by what is painted in them, however little.
 SPARSE_REJECT = {"min_masked": 0.01, "min_mask_fraction": 0.01}
@@ -106,12 +107,12 @@ class RoundPlan:
             own = merged(own, {"training": {"reject": SPARSE_REJECT}})
         fixed: Values = {"data": {"voxel_size": voxel_size}}
         if name == "affinities_model":  # it reads what the sparse model predicts, whatever its preset reads
-            fixed = merged(fixed, {"training": {"synthetic": {"input": self._inputs_of_affinities()}}})
+            fixed = merged(fixed, {"training": {"synthetic": {"input": self.inputs_of_affinities()}}})
         if self.config.round.keep_weights and name in self.parent and name != "affinities_model":
             own = merged(own, {"training": {"start_from": {"run_id": self.parent[name]["run_id"]}}})
         return merged(own, values, fixed)
 
-    def _inputs_of_affinities(self) -> list[Values]:
+    def inputs_of_affinities(self) -> list[Values]:
         """Return what the affinities' network reads: the sparse model's targets, of objects that have gaps."""
         inputs = []
         for target in self.training("sparse_model").resolved_targets:

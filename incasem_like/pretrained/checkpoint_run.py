@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,7 @@ def run_of_checkpoint(
     content = read_checkpoint(checkpoint.path)
     given = {} if config_file is None else translate(read_keys(config_file), f"in {config_file}").config
     found = architecture or recognize(content.network_state, checkpoint.path)
+    given = {**found.values, **given}
     voxels = voxel_size or (model.voxel_size if model is not None else None)
     if voxels is None and "voxel_size" not in given.get("data", {}):
         raise InputError(
@@ -176,7 +177,7 @@ def _config(
     model = {**given.get("model", {}), **{key: value for key, value in found.model.items() if key not in assumed}}
     model = {**{key: found.model[key] for key in assumed}, **model}
     # Independent channels are not classes.
-    classes = 2 if model.get("outputs") else int(model["num_fmaps_out"])
+    classes = 2 if model.get("outputs") or given.get("targets") else int(model["num_fmaps_out"])
     if classes < 2:
         raise CheckpointError(
             f"The network {source} has {classes} output channel, but a class needs one each: use another."
@@ -216,10 +217,12 @@ class Architecture:
     Attributes:
         model: Its keys.
         assumed: Keys that cannot be inferred from tensors, so that the default is used.
+        values: Other sections of the configuration that are known.
     """
 
     model: dict[str, Any]
     assumed: tuple[str, ...]
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def recognize(state: State, path: Path) -> Architecture:

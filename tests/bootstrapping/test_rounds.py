@@ -13,6 +13,8 @@ from incasem_like.bootstrapping.round_run import earlier_rounds, parent_results,
 from incasem_like.bootstrapping.settings import load_round_config
 from incasem_like.bootstrapping.steps import RoundPlan
 from incasem_like.errors import ConfigError, DataError, InputError
+from incasem_like.pretrained.foreign import ForeignRun, blank_document
+from incasem_like.pretrained.importing import Importer
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.lineage import gather
 from incasem_like.volumes import open_volume
@@ -44,6 +46,8 @@ class Laboratory:
                 raise Killed
             self.ran.append(name)
             before = {one: result.get("value") for one, result in work.results.items()}
+            if "paint" in name:
+                (self.folder / "places.csv").write_text("rank,z,y,x,height,width,error\n")
             return {"value": len(before), "key": work.key, **({"folder": str(self.folder)} if "paint" in name else {})}
 
         return run
@@ -264,6 +268,49 @@ def test_bad_painting_starts_no_run(laboratory):
         with pytest.raises(DataError, match=message):
             laboratory.run(f"round.labels={labels}")
     assert store(laboratory.folder).ids() == []
+
+
+def test_labels_with_other_voxels_than_raw_are_refused(laboratory):
+    other = write(laboratory.folder, "other", np.ones((1, 40, 40), np.uint32))
+    open_volume(other, writable=True).update_attributes({"resolution": [20, 5, 5]})
+    with pytest.raises(DataError, match=r"other .*10.*5|other .*5.*10"):
+        laboratory.run(f"round.labels=[{other}]")
+
+
+def test_a_round_does_not_forget_what_was_painted_in_a_deleted_folder(laboratory):
+    laboratory.run()
+    (laboratory.folder / "places.csv").unlink()
+    with pytest.raises(DataError, match=r"places\.csv of an earlier round is missing"):
+        laboratory.run(parent=1)
+
+
+def test_a_volume_of_one_section_is_refused_and_a_thin_one_reported(laboratory, caplog):
+    with pytest.raises(InputError, match="has one section to predict"):
+        laboratory.run("round.offset=[2,0,0]", "round.shape=[1,40,40]")
+    assert store(laboratory.folder).ids() == []
+    laboratory.run("round.offset=[1,0,0]", "round.shape=[3,40,40]", stop_after="painting")
+    assert "has 3 sections, fewer than the networks see (affinities_model: 4, model: 4)" in caplog.text
+
+
+def test_a_trained_network_that_is_gone_or_reads_something_else_is_refused_before_anything_runs(laboratory):
+    with pytest.raises(InputError, match=r"Training run 7, affinities_model\.run_id, does not exist"):
+        laboratory.run("affinities_model.run_id=7")
+    trained = laboratory.plan().training("affinities_model").model_dump(mode="json")
+    trainings = store(laboratory.folder, "trainings")
+    run = ForeignRun(None, "imported", "one", blank_document(None, "imported", "", trained, {}))
+    run_id = Importer(trainings).add(run).run_id
+    laboratory.run(f"affinities_model.run_id={run_id}", stop_after="painting")
+    with pytest.raises(ConfigError, match=r"reads lsd of sigma_voxels \[3.*\], but .* of \[5"):
+        laboratory.run(
+            f"affinities_model.run_id={run_id}",
+            "sparse_model.values.targets=[{type: lsd, sigma: 50, per_section: true}, "
+            "{type: affinities, offsets: [[0,-1,0],[0,0,-1]]}]",
+        )
+    with pytest.raises(ConfigError, match="reads lsd, affinities, but the sparse model predicts affinities"):
+        laboratory.run(
+            f"affinities_model.run_id={run_id}",
+            "sparse_model.values.targets=[{type: affinities, offsets: [[0,-1,0],[0,0,-1]]}]",
+        )
 
 
 def test_one_object_is_enough_but_is_reported(laboratory, caplog):
