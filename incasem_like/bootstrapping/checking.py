@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from incasem_like.bootstrapping.steps import MODELS, RoundPlan
+from incasem_like.bootstrapping.plan import MODELS, RoundPlan
 from incasem_like.config import resolve_training_config
 from incasem_like.config.network_sections import input_sections
 from incasem_like.config.target_sections import parse_targets

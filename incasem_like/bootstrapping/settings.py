@@ -103,6 +103,11 @@ class PaintSection(Section):
 
     count: Count = Field(10, description="Number of places.")
     size: Positive = Field(64, description="Edge of a place on its section, in pixels.")
+    disagreement: Flag = Field(
+        False,
+        description="Look not only for large errors, but also for places where two checkpoints of the last model "
+        "disagree; takes another prediction.",
+    )
     context: Count = Field(0, description="Sections of raw above and below that the crops show.")
 
 

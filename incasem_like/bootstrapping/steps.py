@@ -2,152 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic_core import PydanticCustomError
 
+from incasem_like.bootstrapping.disagreement import other_checkpoint, write_unsure
 from incasem_like.bootstrapping.held_out import hold_out
-from incasem_like.bootstrapping.painting import Painting, data_config_text
-from incasem_like.bootstrapping.places import find_places, painted_crops, write_places
+from incasem_like.bootstrapping.painting import data_config_text
+from incasem_like.bootstrapping.places import find_places, write_places
+from incasem_like.bootstrapping.plan import NEIGHBOURS, RoundPlan, Values
 from incasem_like.bootstrapping.pseudo_truth import read_corrections, write_pseudo_truth
-from incasem_like.bootstrapping.settings import ModelStep, RoundConfig, merged
-from incasem_like.config import TrainingConfig
+from incasem_like.bootstrapping.settings import ModelStep, merged
 from incasem_like.config.loading import nest
-from incasem_like.config.reading import read_keys
-from incasem_like.config.target_sections import parse_targets
-from incasem_like.config.training_sections import TrainingSection
 from incasem_like.disk import write_whole
 from incasem_like.errors import ConfigError, InputError
-from incasem_like.volumes import Roi, Volume, list_datasets, open_volume, parse_address
+from incasem_like.volumes import Volume, list_datasets, open_volume, parse_address
 from incasem_like.volumes.chunk_files import digest
-
-MODELS = ("sparse_model", "affinities_model", "model")
-NEIGHBOURS = {(-1, 0, 0), (0, -1, 0), (0, 0, -1)}
-# Painted voxels are few: blocks are chosen by what is painted in them, however little.
-SPARSE_REJECT = {"min_masked": 0.01, "min_mask_fraction": 0.01}
-PATIENCE = 10  # validations without improvement before a training ends
-
-Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RoundPlan:
-    """A configuration and what follows from it, before anything runs.
-
-    Attributes:
-        config: The configuration.
-        parent: The steps' results of the round that is continued, by step; empty without one.
-        parent_id: Id of that round's run.
-        scripts: The folder of scripts.
-        store_flags: Flags that select the run store.
-        num_workers: Processes of blockwise steps.
-    """
-
-    config: RoundConfig
-    parent: Mapping[str, Any]
-    parent_id: int | None
-    scripts: Path
-    store_flags: Sequence[str] = ()
-    num_workers: int = 1
-    _trainings: dict[str, TrainingConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    @cached_property
-    def raw(self) -> Volume:
-        """The raw volume."""
-        if self.config.round.raw is None:
-            raise ConfigError("round.raw is null: name the raw volume, such as round.raw=data/cell.zarr/volumes/raw.")
-        return open_volume(self.config.round.raw)
-
-    @cached_property
-    def painting(self) -> Painting:
-        """All painted labels: those of the configuration, and what was painted in the folder of the parent."""
-        labels = tuple(open_volume(address) for address in self.config.round.labels)
-        crops = tuple(crop for folder in self.parent.get("paint_folders", []) for crop in painted_crops(Path(folder)))
-        return Painting(self.raw, labels, crops)
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the configurations and logs of this volume's steps."""
-        return self.config.directories.runs / "bootstrapping" / self.config.round.name
-
-    @property
-    def roi(self) -> Roi:
-        """What is predicted, in absolute voxels."""
-        section = self.config.round
-        if section.offset is None or section.shape is None:
-            return self.raw.roi
-        roi = Roi(section.offset, section.shape)
-        if not self.raw.roi.contains(roi):
-            raise ConfigError(f"round.offset and round.shape are not inside {self.raw.address}: correct them.")
-        return roi
-
-    def training(self, name: str) -> TrainingConfig:
-        """Return the checked configuration of a training, but for its data."""
-        if name not in self._trainings:
-            values = self.training_values(name)
-            self._trainings[name] = TrainingConfig.from_values(values, lambda _path: f"in {name} of the round")
-        return self._trainings[name]
-
-    def training_values(self, name: str) -> Values:
-        """Return the nested values of a training, as far as they do not depend on earlier steps."""
-        step: ModelStep = getattr(self.config, name)
-        values = merged(*(nest(read_keys(path)) for path in step.config), nest(step.values))
-        voxel_size = list(self.raw.require_voxel_size())
-        own: Values = {"seed": self.config.round.seed}
-        if name != "affinities_model" and self.config.round.validation_share:
-            own = merged(own, _validation_values(values))
-        if name == "sparse_model":
-            own = merged(own, {"training": {"reject": SPARSE_REJECT}})
-        fixed: Values = {"data": {"voxel_size": voxel_size}}
-        if name == "affinities_model":  # it reads what the sparse model predicts, whatever its preset reads
-            fixed = merged(fixed, {"training": {"synthetic": {"input": self.inputs_of_affinities()}}})
-        if self.config.round.keep_weights and name in self.parent and name != "affinities_model":
-            own = merged(own, {"training": {"start_from": {"run_id": self.parent[name]["run_id"]}}})
-        return merged(own, values, fixed)
-
-    def inputs_of_affinities(self) -> list[Values]:
-        """Return what the affinities' network reads: the sparse model's targets, of objects that have gaps."""
-        inputs = []
-        for target in self.training("sparse_model").resolved_targets:
-            # Defaults are left out: a key that a later version adds does not change what a step depends on.
-            values = target.model_dump(mode="json", exclude={"weight", "loss"}, exclude_unset=True)
-            values |= {"type": target.type, "name": target.name}
-            if target.type == "affinities" and not values.get("grow_boundary"):
-                values |= {"grow_boundary": 1, "grow_boundary_axes": [1, 2]}
-            inputs.append(values)
-        return inputs
-
-    @cached_property
-    def two_networks(self) -> bool:
-        """Whether 3-D affinities come from a second network that reads the first one's prediction."""
-        for target in self.training("sparse_model").resolved_targets:
-            if target.type == "affinities":
-                offsets = {tuple(offset) for offset in target.describe()["offsets"]}
-                if offsets >= NEIGHBOURS:
-                    return False
-        return True
-
-
-def _validation_values(values: Values) -> Values:
-    """Return with what a training is validated, ended and its best checkpoint chosen, unless its values say more.
-
-    Affinities are compared rather than descriptors: those of a single section are not those of an object in 3-D.
-    """
-    every = values.get("training", {}).get("save_every", TrainingSection().save_every)
-    chosen: Values = {"training": {"early_stopping": PATIENCE}, "validation": {"validate_every": every}}
-    with contextlib.suppress(PydanticCustomError):  # wrong targets are reported with the whole configuration
-        for target in parse_targets(values.get("targets") or ["classes"]):
-            if target.type == "affinities":
-                metric = {"best_metric": target.resolved(2).main_metric, "best_mode": None}
-                return merged(chosen, {"training": {"checkpoints": metric}})
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -159,12 +33,14 @@ class Work:
         key: Identity of the step with all it depends on; in the names of its run and outputs.
         results: Results of the steps so far.
         run_script: Runs a script as a tracked run of a kind: ``(kind, words, resume)``; returns the result of the run.
+        checkpoints: Returns the iterations of a training run's checkpoints, and that of the best one or None.
     """
 
     plan: RoundPlan
     key: str
     results: Mapping[str, Values]
     run_script: Callable[..., Values]
+    checkpoints: Callable[[int], tuple[list[int], int | None]] = lambda run_id: ([], None)
 
     def path(self, name: str) -> Path:
         """Return the path of a file of this step."""
@@ -250,8 +126,8 @@ def _train(name: str, data_of: str | None) -> Callable[[Work], Values]:
     return run
 
 
-def _predict(name: str, model: str, source: str | None) -> Callable[[Work], Values]:
-    """Return how a model predicts: from raw, or from the datasets of an earlier prediction."""
+def _predict(name: str, model: str, source: str | None, *, second: bool = False) -> Callable[[Work], Values]:
+    """Return how a model predicts: from raw, or the datasets of an earlier prediction; by a second checkpoint."""
 
     def run(work: Work) -> Values:
         plan = work.plan
@@ -268,8 +144,13 @@ def _predict(name: str, model: str, source: str | None) -> Callable[[Work], Valu
         values = merged({"torch": {"device": torch.get("device", 0)}}, nest(step.prediction))
         values = merged(values, {"prediction": {"data": str(data)}})
         words = [plan.scripts / "03_predict/predict.py", "--run_id", work.results[model]["run_id"]]
-        if step.checkpoint is not None:
-            words += ["--checkpoint", step.checkpoint]
+        checkpoint = step.checkpoint
+        if second:
+            kept, best = work.checkpoints(work.results[model]["run_id"])
+            used = int(checkpoint) if (checkpoint or "").isdigit() else best if checkpoint != "last" else None
+            checkpoint = str(other_checkpoint(kept, used))
+        if checkpoint is not None:
+            words += ["--checkpoint", checkpoint]
         words += ["with", work.config_file(values, data_folder=True)]
         found = work.run_script("predictions", words, lambda run_id: [words[0], "--resume", run_id, *words[1:]])
         address = next(iter(found["result"]["outputs"].values()))
@@ -363,6 +244,10 @@ def _choose_places(work: Work) -> Values:
     plan, section, errors = work.plan, work.plan.config.where_to_paint, work.results["errors"]
     painted = open_volume(work.results["painting"]["mask"])
     error_map = open_volume(f"{errors['group']}/error_map")
+    if section.disagreement:
+        names = [work.results[name]["affinities"][0] for name in ("prediction", "second_prediction")]
+        both = [open_volume(f"{plan.raw.container}/{name}") for name in names]
+        error_map = write_unsure(error_map, both, work.group, num_workers=plan.num_workers)
     places = find_places(error_map, painted, section.count, section.size, num_workers=plan.num_workers)
     folder = work.path("places")
     write_places(folder, places, plan.raw, open_volume(errors["segmentation"]), section.context)
@@ -406,6 +291,12 @@ def _correction_parameters(plan: RoundPlan) -> Values:
     read_corrections(path)
     known = {"corrections": None if path is None else digest(Path(path).read_text())}
     return known if weights == "none" else {**known, "weights": weights}
+
+
+def _place_parameters(plan: RoundPlan) -> Values:
+    # Only if it is asked for: what earlier versions found without it is still valid.
+    left_out = set() if plan.config.where_to_paint.disagreement else {"disagreement"}
+    return plan.config.where_to_paint.model_dump(mode="json", exclude=left_out)
 
 
 def affinities_step(plan: RoundPlan) -> str:
@@ -467,9 +358,11 @@ STEPS = (
         used=lambda plan: plan.config.round.ground_truth is not None,
     ),
     Step(
-        "where_to_paint", ("errors", "painting"),
-        lambda plan: plan.config.where_to_paint.model_dump(mode="json"), _choose_places,
+        "second_prediction", ("model",), _prediction_parameters("model"),
+        _predict("second_prediction", "model", None, second=True), "predictions", data=_raw,
+        used=lambda plan: plan.config.where_to_paint.disagreement,
     ),
+    Step("where_to_paint", ("errors", "painting", "second_prediction"), _place_parameters, _choose_places),
 )  # fmt: skip
 NAMES = tuple(step.name for step in STEPS)
 

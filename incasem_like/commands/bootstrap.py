@@ -59,8 +59,8 @@ def read_config(line: CommandLine, folder: Path) -> RoundConfig:
 def run(config: RoundConfig, line: CommandLine, script: Path) -> None:
     """Run the steps of the round that are not done yet, or print them for ``--dry_run``."""
     from incasem_like.bootstrapping.checking import check_round
+    from incasem_like.bootstrapping.plan import RoundPlan
     from incasem_like.bootstrapping.round_run import earlier_rounds, parent_results, plan_steps, run_round
-    from incasem_like.bootstrapping.steps import RoundPlan
 
     if line.unobserved:
         raise InputError("A round refers to tracked runs: leave --unobserved out.")

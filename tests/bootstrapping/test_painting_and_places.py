@@ -8,11 +8,12 @@ import pytest
 import tifffile
 from bootstrapping_laboratory import VOXEL_SIZE, write
 
+from incasem_like.bootstrapping.disagreement import other_checkpoint, write_unsure
 from incasem_like.bootstrapping.painting import OWN_IDS, Painting
 from incasem_like.bootstrapping.places import find_places, painted_crops, write_places
 from incasem_like.bootstrapping.pseudo_truth import read_corrections, write_pseudo_truth
-from incasem_like.errors import ConfigError, DataError
-from incasem_like.volumes import Roi, open_volume
+from incasem_like.errors import ConfigError, DataError, InputError
+from incasem_like.volumes import Roi, create_volume, open_volume
 
 
 @pytest.fixture
@@ -62,6 +63,29 @@ def test_places_have_the_largest_errors_far_apart_and_unpainted(raw, tmp_path):
         for one in more for other in more if one != other
     ]  # fmt: skip
     assert min(distances) >= 2 * 10 * VOXEL_SIZE[2]
+
+
+def test_voxels_are_unsure_by_error_and_disagreement_alike(raw, tmp_path):
+    rng = np.random.default_rng(4)
+    errors, one, other = (
+        rng.integers(0, 256, shape).astype(np.uint8) for shape in ((6, 40, 40), *[(3, 6, 40, 40)] * 2)
+    )
+    (error_map,) = volumes(tmp_path, errors=(errors, (0, 0, 0)))
+    predictions = []
+    for name, values in (("one", one), ("other", other)):
+        volume = create_volume(
+            tmp_path / "cell.zarr", name, shape=values.shape, axes="czyx", dtype=np.uint8, voxel_size=VOXEL_SIZE,
+            chunk_shape=(3, 6, 40, 40), attributes={"scale": 255},
+        )  # fmt: skip
+        volume.write(values)
+        volume.mark_complete()
+        predictions.append(open_volume(volume.address))
+    found = write_unsure(error_map, predictions, "where", num_workers=1).read()
+    difference = (one.astype(float) - other) / 255
+    expected = np.sqrt(((difference**2).mean(axis=0) + (errors / 255) ** 2) / 2)
+    assert np.abs(found / 255 - expected).max() <= 0.5 / 255 + 1e-6
+    with pytest.raises(InputError, match="has one checkpoint"):
+        other_checkpoint([100], 100)
 
 
 def test_a_place_at_the_end_of_a_section_is_as_large_as_what_is_left(raw, tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from bootstrapping_laboratory import make_round, store, write
 
 from incasem_like.bootstrapping import round_run, steps
+from incasem_like.bootstrapping.plan import RoundPlan
 from incasem_like.bootstrapping.round_run import earlier_rounds, parent_results, plan_steps, run_round
 from incasem_like.bootstrapping.settings import load_round_config
-from incasem_like.bootstrapping.steps import RoundPlan
 from incasem_like.errors import ConfigError, DataError, InputError
 from incasem_like.pretrained.foreign import ForeignRun, blank_document
 from incasem_like.pretrained.importing import Importer
@@ -69,7 +69,7 @@ DEPENDENTS = ["segmentation", "selection", "pseudo_truth", "model", "prediction"
 
 def test_all_steps_run_once_and_the_same_command_again_runs_none(laboratory):
     finished = laboratory.run()
-    assert laboratory.ran == [step for step in steps.NAMES if step != "painting"]
+    assert laboratory.ran == [step for step in steps.NAMES if step not in ("painting", "second_prediction")]
     assert store(laboratory.folder).get(1).status == "COMPLETED"
     again = laboratory.run()
     assert again.was_complete
@@ -130,6 +130,12 @@ def test_a_changed_parameter_repeats_exactly_the_dependent_steps(laboratory, upd
             assert planned[name].reason.startswith("depends on") != key.startswith(own)
     laboratory.run()  # as it was before: everything is still there
     assert laboratory.ran == []
+
+
+def test_disagreement_is_a_second_prediction_of_the_last_model(laboratory):
+    laboratory.run()
+    laboratory.run("where_to_paint.disagreement=true")
+    assert laboratory.ran == ["second_prediction", "where_to_paint"]
 
 
 def test_weights_of_trust_repeat_what_makes_or_learns_them(laboratory):
