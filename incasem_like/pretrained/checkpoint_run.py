@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.config import TrainingConfig, resolve_training_config
 from incasem_like.config.reading import read_keys
 from incasem_like.errors import CheckpointError, InputError
-from incasem_like.networks import build_network, load_checkpoint, network_geometry, read_checkpoint
+from incasem_like.networks import (
+    build_network,
+    geometry_in_volumes,
+    load_checkpoint,
+    network_geometry,
+    read_checkpoint,
+)
 from incasem_like.pretrained.foreign import ForeignRun, blank_document, origin, translate
 from incasem_like.tracking.model.cache import file_sha256
 
@@ -195,7 +201,7 @@ def _config(
 
 def _with_fitting_blocks(values: dict[str, Any], config: TrainingConfig) -> dict[str, Any]:
     """Replace block sizes that the network does not take by the nearest valid ones."""
-    geometry = network_geometry(config.model)
+    geometry = geometry_in_volumes(network_geometry(config.model))
     for section in ("training", "validation"):
         wanted = values[section]["input_size_voxels"]
         below, above = geometry.nearest_valid(wanted)
