@@ -40,7 +40,7 @@ class Work:
     key: str
     results: Mapping[str, Values]
     run_script: Callable[..., Values]
-    checkpoints: Callable[[int], tuple[list[int], int | None]] = lambda run_id: ([], None)
+    checkpoints: Callable[[int], tuple[list[int], int | None]]
 
     def path(self, name: str) -> Path:
         """Return the path of a file of this step."""

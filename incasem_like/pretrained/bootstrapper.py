@@ -226,15 +226,13 @@ def read_bootstrapper(path: Path, net_config: Path | None = None) -> Bootstrappe
 
 def _content(path: Path) -> Any:
     """Return what a file holds, of tensors and plain values; None if it holds something else."""
-    from lightning_fabric.utilities.data import AttributeDict
-
-    # The only class in a checkpoint of Lightning: its hyperparameters.
-    names = (
+    # The only class in a checkpoint of Lightning is that of its hyperparameters; it is read as a plain dict.
+    modules = (
         "lightning_fabric.utilities.data",
-        "pytorch_lightning.utilities.parsing",
         "lightning.fabric.utilities.data",
+        "pytorch_lightning.utilities.parsing",
     )
-    allowed: list[Any] = [(AttributeDict, f"{name}.AttributeDict") for name in names]
+    allowed: list[Any] = [(dict, f"{module}.AttributeDict") for module in modules]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")

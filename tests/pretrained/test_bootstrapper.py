@@ -182,7 +182,7 @@ def test_the_net_config_beside_it_says_the_offsets(tmp_path):
     assert model.inputs[1].attributes["offsets"] == [[0, *offset] for offset in near]
     assert model.outputs[0].attributes["offsets"][8] == [-9, 0, 0]
     with pytest.raises(
-        InputError, match=r"sigma of the descriptors .* net_config.json says 20, in units .* --sigma NM"
+        InputError, match=r"sigma of the descriptors .* \(net_config.json says 20, in units .* --sigma NM"
     ):
         imported(tmp_path, path, sigma=None)
 
