@@ -89,7 +89,8 @@ def _tiles_of(rows: npt.NDArray[np.int64], share: float) -> tuple[int, npt.NDArr
     """Return edge, positions (z, y, x) and painted pixels of the largest tiles of which there are enough."""
     for edge in EDGES:
         coarser = edge // EDGES[-1]
-        tiles, index = np.unique(rows[:, :3] // [1, coarser, coarser], axis=0, return_inverse=True)
+        coarse = rows[:, :3] // np.array([1, coarser, coarser])
+        tiles, index = np.unique(coarse, axis=0, return_inverse=True)
         if len(tiles) * share >= TILES or (edge == EDGES[-1] and len(tiles) > 1):
             return edge, tiles, np.bincount(index.ravel(), rows[:, 3], len(tiles)).astype(np.int64)
     raise DataError(

@@ -103,7 +103,7 @@ def write_pseudo_truth(
             attributes={"scale": masks[name].attributes["scale"]} if name == "weight" else {},
             provenance=make_provenance(TOOL, {"corrections": digest(parameters)}, [labels, *masks.values()]),
         )
-        for name, dtype in (("labels", labels.dtype), *((name, np.uint8) for name in masks))
+        for name, dtype in {"labels": labels.dtype, **dict.fromkeys(masks, np.dtype(np.uint8))}.items()
     ]
     inputs = tuple(str(volume.address) for volume in (labels, *masks.values()))
     task = BlockTask(

@@ -147,7 +147,9 @@ def _predict(name: str, model: str, source: str | None, *, second: bool = False)
         checkpoint = step.checkpoint
         if second:
             kept, best = work.checkpoints(work.results[model]["run_id"])
-            used = int(checkpoint) if (checkpoint or "").isdigit() else best if checkpoint != "last" else None
+            used = None if checkpoint == "last" else best
+            if checkpoint is not None and checkpoint.isdigit():
+                used = int(checkpoint)
             checkpoint = str(other_checkpoint(kept, used))
         if checkpoint is not None:
             words += ["--checkpoint", checkpoint]

@@ -311,8 +311,8 @@ def original_forward(unet: BootstrapperUnet, model: UnetModel, maps: torch.Tenso
         below = skipped[-1]
         for level in reversed(range(layout.levels)):
             mode = "bilinear" if unet.dims == 2 else "trilinear"
-            factor = [float(number) for number in layout.factors[level]]
-            below = functional.interpolate(below, scale_factor=factor, mode=mode)
+            scale = [float(number) for number in layout.factors[level]]
+            below = functional.interpolate(below, scale_factor=scale, mode=mode)
             lost = [convolution_crop(layout.kernels_up[level], axis) for axis in range(unet.dims)]
             sizes = zip(below.shape[2:], lost, layout.crop_factor(level), strict=True)
             wanted = [cropped_size(size, crop, step) for size, crop, step in sizes]

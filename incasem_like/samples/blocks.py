@@ -64,7 +64,7 @@ class BlockReader:
         """
         self.weighted = weighted
         self.region, self.instance_classes = region, tuple(instance_classes)
-        self.dtypes = {CLASSES: np.dtype(np.uint8), MASK: np.dtype(np.uint8)}
+        self.dtypes: dict[str, np.dtype[Any]] = {CLASSES: np.dtype(np.uint8), MASK: np.dtype(np.uint8)}
         self.dtypes |= {instances_of(one): region.instance_dtype(one) for one in self.instance_classes}
         if weighted:
             self.dtypes[WEIGHTS] = np.dtype(np.float32)
