@@ -48,6 +48,9 @@ def model(targets, size, iterations=150, **training):
             "augmentation": {"elastic": None, "intensity": None, "simple": {"transpose_only": [1, 2]}},
             **training,
         },
+        "validation": {
+            "input_size_voxels": [4, *size[1:]], "output_size_voxels": [4, *size[1:]], "snapshot": {"every": 0}
+        },
     }  # fmt: skip
 
 

@@ -188,13 +188,16 @@ def painted_crops(folder: Path) -> list[Volume]:
     """Return what was painted at the places of a round: its Zarr crops, into which painted TIFFs are copied.
 
     Raises:
-        DataError: A TIFF has another shape than its place, or no whole numbers.
+        DataError: The folder is missing; or a TIFF has another shape than its place, or no whole numbers.
     """
     import tifffile
 
     table = folder / TABLE
     if not table.exists():
-        return []
+        raise DataError(
+            f"{table} of an earlier round is missing, and with it what was painted there: restore the folder, or "
+            "repeat that round from where_to_paint."
+        )
     found = []
     for row in csv.DictReader(io.StringIO(table.read_text())):
         place = Place(**{key: float(value) if key == "error" else int(value) for key, value in row.items()})  # type: ignore[arg-type]

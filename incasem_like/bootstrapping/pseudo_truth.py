@@ -72,24 +72,24 @@ def read_corrections(path: Path | None, segmentation: str | None = None) -> dict
 
 
 def write_pseudo_truth(
-    segmentation: str, trusted: str, group: str, corrections: Mapping[int, int], **how: Any
+    segmentation: str, trusted: Mapping[str, str], group: str, corrections: Mapping[int, int], **how: Any
 ) -> dict[str, Any]:
-    """Write ``labels`` and ``mask`` of a pseudo ground truth, block by block.
+    """Write ``labels``, ``mask`` and perhaps ``weight`` of a pseudo ground truth, block by block.
 
     Args:
         segmentation: Address of the selected segmentation.
-        trusted: Address of the mask of voxels that are trusted.
+        trusted: Addresses of the ``mask`` of voxels that are trusted and, if wanted, of their ``weight``.
         group: Group of the outputs in the container of the segmentation.
         corrections: New ids by id, as ``read_corrections`` returns them.
         **how: ``num_workers`` and ``workers`` of ``run_blockwise``.
 
     Returns:
-        ``labels`` and ``mask``, datasets in the container, and the number of trusted ``voxels``.
+        ``labels``, ``mask`` and ``weight``, datasets in the container, and the number of trusted ``voxels``.
 
     Raises:
         DataError: No voxel of an object is trusted.
     """
-    labels, mask = open_volume(segmentation), open_volume(trusted)
+    labels, masks = open_volume(segmentation), {name: open_volume(address) for name, address in trusted.items()}
     parameters = {"corrections": [[one, new] for one, new in sorted(corrections.items())]}
     outputs = [
         create_or_resume_output(
@@ -100,16 +100,17 @@ def write_pseudo_truth(
             voxel_size=labels.require_voxel_size(),
             offset=labels.offset,
             chunk_shape=tuple(min(CHUNK, size) for size in labels.shape),
-            provenance=make_provenance(TOOL, {"corrections": digest(parameters)}, [labels, mask]),
+            attributes={"scale": masks[name].attributes["scale"]} if name == "weight" else {},
+            provenance=make_provenance(TOOL, {"corrections": digest(parameters)}, [labels, *masks.values()]),
         )
-        for name, dtype in (("labels", labels.dtype), ("mask", np.uint8))
+        for name, dtype in {"labels": labels.dtype, **dict.fromkeys(masks, np.dtype(np.uint8))}.items()
     ]
-    inputs = (str(labels.address), str(mask.address))
+    inputs = tuple(str(volume.address) for volume in (labels, *masks.values()))
     task = BlockTask(
-        "pseudo ground truth", outputs[0], inputs, correct_block, parameters, BLOCK, further_outputs=(outputs[1],)
+        "pseudo ground truth", outputs[0], inputs, correct_block, parameters, BLOCK, further_outputs=tuple(outputs[1:])
     )
     run_blockwise(task, description="Pseudo ground truth", **how)
-    written = tuple(str(output.address) for output in outputs)
+    written = tuple(str(output.address) for output in outputs[:2])
     count = LedgerTask("count pseudo ground truth", open_volume(written[0]), written, count_block, {}, BLOCK)
     count.run(description="Trusted voxels", **how)
     known, objects = np.sum(list(count.results()), axis=0)
@@ -119,18 +120,20 @@ def write_pseudo_truth(
             "choose other thresholds of the segmentation, or paint more."
         )
     count.forget()
-    return {"labels": outputs[0].dataset, "mask": outputs[1].dataset, "voxels": int(known)}
+    datasets = {name: output.dataset for name, output in zip(("labels", *masks), outputs, strict=True)}
+    return {**datasets, "voxels": int(known)}
 
 
 def correct_block(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Write labels and mask of one block; the inputs are segmentation and trusted voxels."""
+    """Write labels, mask and weights of one block; the inputs are segmentation, trusted voxels and their weights."""
     labels = block.inputs[0].read(block.write_roi)
     ids, new = _table(json.dumps(parameters["corrections"]))
     if len(ids):
         place = np.minimum(np.searchsorted(ids, labels), len(ids) - 1)
         labels = np.where(ids[place] == labels, new[place], labels).astype(labels.dtype)
     block.outputs[0].write(labels, block.write_roi)
-    block.outputs[1].write(block.inputs[1].read(block.write_roi), block.write_roi)
+    for source, output in zip(block.inputs[1:], block.outputs[1:], strict=True):
+        output.write(source.read(block.write_roi), block.write_roi)
 
 
 def count_block(block: Block, parameters: Mapping[str, Any]) -> Any:

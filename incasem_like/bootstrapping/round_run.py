@@ -15,7 +15,9 @@ from typing import Any
 
 import psutil
 
-from incasem_like.bootstrapping.steps import NAMES, STEPS, RoundPlan, Work, check_step, used_steps
+from incasem_like.bootstrapping.checking import check_round
+from incasem_like.bootstrapping.plan import RoundPlan
+from incasem_like.bootstrapping.steps import NAMES, STEPS, Work, check_step, used_steps
 from incasem_like.errors import IncasemError, InputError, RunNotFoundError
 from incasem_like.processes import BAD_INPUT, INTERRUPTED, run_script_process
 from incasem_like.tracking import Continuation, Run, RunRecord, RunStore, tracked_run
@@ -96,7 +98,11 @@ class History:
             except RunNotFoundError:
                 return False
         addresses = [result.get(name) for name in ("segmentation", "mask")] + list(result.get("segmentations", ()))
-        files = [result.get(name) for name in ("data", "folder")]
+        if (content := result.get("trusted")) is not None:  # other limits may have replaced it since
+            address = f"{result['group']}/trusted"
+            if not dataset_exists(address) or open_volume(address, allow_incomplete=True).content_hash != content:
+                return False
+        files = [result.get(name) for name in ("data", "validation", "folder")]
         whole = all(
             dataset_exists(address) and open_volume(address, allow_incomplete=True).complete
             for address in addresses
@@ -250,6 +256,7 @@ def run_round(
         return FinishedRound(same[-1].id, steps, was_complete=True)
     for record in history.records:
         store.refuse_live(record.id)
+    check_round(plan, store)
     if steps[0].result is None:
         plan.painting.sections(plan.painting.check())
     resumed = same[-1] if same else None
@@ -296,7 +303,7 @@ class RoundRunner:
                 results = {one.name: one.result for one in self.steps[:number] if one.result is not None}
                 work = Work(self.plan, planned.key, results, lambda kind, words, resume, key=planned.key: self._script(
                     key, kind, words, resume
-                ))  # fmt: skip
+                ), self._checkpoints)  # fmt: skip
                 planned.result = json.loads(json.dumps(by_name[planned.name].run(work)))
                 planned.seconds, planned.round_id = round(time.monotonic() - begun, 2), self.tracked.id
                 self._save()
@@ -361,6 +368,11 @@ class RoundRunner:
             error = InputError if status == BAD_INPUT else IncasemError
             raise error(f"{key.rpartition('_')[0]} ended with status {status} ({log}):\n{said}")
         return found
+
+    def _checkpoints(self, run_id: int) -> tuple[list[int], int | None]:
+        """Return the iterations of a training's checkpoints, and that of the best one."""
+        record = self.store.sibling("trainings").get(run_id)
+        return [one.iteration for one in record.checkpoints], (record.result or {}).get("best_iteration")
 
     def _finished(self, store: RunStore, name: str) -> dict[str, Any] | None:
         """Return id and result of the finished run of that name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,12 @@ class RoundSection(Section):
     ground_truth: Text | None = Field(
         None, description="Ground truth, `ZARR/DS`, that the result is evaluated with; null = no evaluation."
     )
+    validation_share: Fraction = Field(
+        0.1,
+        lt=1,
+        description="Share of the painted pixels to keep from training, for validation: the best checkpoint is the one "
+        "for them, and a training ends when it stops improving; 0 = none, train all iterations, use the last one.",
+    )
     seed: Seed = Field(1, description="Seed of all trainings.")
     keep_weights: Flag = Field(
         False, description="With `--continue`: start the sparse and the dense model with the weights of that round."
@@ -75,6 +81,11 @@ class SelectionSection(Section):
     largest_object_error: Fraction | None = Field(
         None, description="Trust no voxel of objects with a larger error; null = all objects."
     )
+    weights: Literal["none", "voxels", "objects"] = Field(
+        "none",
+        description="Weight of trusted voxels in the training on the pseudo ground truth: 1, 1 - error of the voxel, "
+        "or 1 - error of its object.",
+    )
 
 
 class PseudoTruthSection(Section):
@@ -92,6 +103,11 @@ class PaintSection(Section):
 
     count: Count = Field(10, description="Number of places.")
     size: Positive = Field(64, description="Edge of a place on its section, in pixels.")
+    disagreement: Flag = Field(
+        False,
+        description="Look not only for large errors, but also for places where two checkpoints of the last model "
+        "disagree; takes another prediction.",
+    )
     context: Count = Field(0, description="Sections of raw above and below that the crops show.")
 
 

@@ -5,125 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from incasem_like.bootstrapping.painting import Painting, data_config_text
-from incasem_like.bootstrapping.places import find_places, painted_crops, write_places
+from incasem_like.bootstrapping.disagreement import other_checkpoint, write_unsure
+from incasem_like.bootstrapping.held_out import hold_out
+from incasem_like.bootstrapping.painting import data_config_text
+from incasem_like.bootstrapping.places import find_places, write_places
+from incasem_like.bootstrapping.plan import NEIGHBOURS, RoundPlan, Values
 from incasem_like.bootstrapping.pseudo_truth import read_corrections, write_pseudo_truth
-from incasem_like.bootstrapping.settings import ModelStep, RoundConfig, merged
-from incasem_like.config import TrainingConfig
+from incasem_like.bootstrapping.settings import ModelStep, merged
 from incasem_like.config.loading import nest
-from incasem_like.config.reading import read_keys
 from incasem_like.disk import write_whole
 from incasem_like.errors import ConfigError, InputError
-from incasem_like.volumes import Roi, Volume, list_datasets, open_volume, parse_address
+from incasem_like.volumes import Volume, list_datasets, open_volume, parse_address
 from incasem_like.volumes.chunk_files import digest
-
-NEIGHBOURS = {(-1, 0, 0), (0, -1, 0), (0, 0, -1)}
-# Painted voxels are few: blocks are chosen by what is painted in them, however little.
-SPARSE_REJECT = {"min_masked": 0.01, "min_mask_fraction": 0.01}
-
-Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RoundPlan:
-    """A configuration and what follows from it, before anything runs.
-
-    Attributes:
-        config: The configuration.
-        parent: The steps' results of the round that is continued, by step; empty without one.
-        parent_id: Id of that round's run.
-        scripts: The folder of scripts.
-        store_flags: Flags that select the run store.
-        num_workers: Processes of blockwise steps.
-    """
-
-    config: RoundConfig
-    parent: Mapping[str, Any]
-    parent_id: int | None
-    scripts: Path
-    store_flags: Sequence[str] = ()
-    num_workers: int = 1
-    _trainings: dict[str, TrainingConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    @cached_property
-    def raw(self) -> Volume:
-        """The raw volume."""
-        if self.config.round.raw is None:
-            raise ConfigError("round.raw is null: name the raw volume, such as round.raw=data/cell.zarr/volumes/raw.")
-        return open_volume(self.config.round.raw)
-
-    @cached_property
-    def painting(self) -> Painting:
-        """All painted labels: those of the configuration, and what was painted in the folder of the parent."""
-        labels = tuple(open_volume(address) for address in self.config.round.labels)
-        crops = tuple(crop for folder in self.parent.get("paint_folders", []) for crop in painted_crops(Path(folder)))
-        return Painting(self.raw, labels, crops)
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the configurations and logs of this volume's steps."""
-        return self.config.directories.runs / "bootstrapping" / self.config.round.name
-
-    @property
-    def roi(self) -> Roi:
-        """What is predicted, in absolute voxels."""
-        section = self.config.round
-        if section.offset is None or section.shape is None:
-            return self.raw.roi
-        roi = Roi(section.offset, section.shape)
-        if not self.raw.roi.contains(roi):
-            raise ConfigError(f"round.offset and round.shape are not inside {self.raw.address}: correct them.")
-        return roi
-
-    def training(self, name: str) -> TrainingConfig:
-        """Return the checked configuration of a training, but for its data."""
-        if name not in self._trainings:
-            values = self.training_values(name)
-            self._trainings[name] = TrainingConfig.from_values(values, lambda _path: f"in {name} of the round")
-        return self._trainings[name]
-
-    def training_values(self, name: str) -> Values:
-        """Return the nested values of a training, as far as they do not depend on earlier steps."""
-        step: ModelStep = getattr(self.config, name)
-        values = merged(*(nest(read_keys(path)) for path in step.config), nest(step.values))
-        voxel_size = list(self.raw.require_voxel_size())
-        own: Values = {"seed": self.config.round.seed}
-        if name == "sparse_model":
-            own = merged(own, {"training": {"reject": SPARSE_REJECT}})
-        fixed: Values = {"data": {"voxel_size": voxel_size}}
-        if name == "affinities_model":  # it reads what the sparse model predicts, whatever its preset reads
-            fixed = merged(fixed, {"training": {"synthetic": {"input": self._inputs_of_affinities()}}})
-        if self.config.round.keep_weights and name in self.parent and name != "affinities_model":
-            own = merged(own, {"training": {"start_from": {"run_id": self.parent[name]["run_id"]}}})
-        return merged(own, values, fixed)
-
-    def _inputs_of_affinities(self) -> list[Values]:
-        """Return what the affinities' network reads: the sparse model's targets, of objects that have gaps."""
-        inputs = []
-        for target in self.training("sparse_model").resolved_targets:
-            # Defaults are left out: a key that a later version adds does not change what a step depends on.
-            values = target.model_dump(mode="json", exclude={"weight", "loss"}, exclude_unset=True)
-            values |= {"type": target.type, "name": target.name}
-            if target.type == "affinities" and not values.get("grow_boundary"):
-                values |= {"grow_boundary": 1, "grow_boundary_axes": [1, 2]}
-            inputs.append(values)
-        return inputs
-
-    @cached_property
-    def two_networks(self) -> bool:
-        """Whether 3-D affinities come from a second network that reads the first one's prediction."""
-        for target in self.training("sparse_model").resolved_targets:
-            if target.type == "affinities":
-                offsets = {tuple(offset) for offset in target.describe()["offsets"]}
-                if offsets >= NEIGHBOURS:
-                    return False
-        return True
 
 
 @dataclass(frozen=True)
@@ -135,12 +33,14 @@ class Work:
         key: Identity of the step with all it depends on; in the names of its run and outputs.
         results: Results of the steps so far.
         run_script: Runs a script as a tracked run of a kind: ``(kind, words, resume)``; returns the result of the run.
+        checkpoints: Returns the iterations of a training run's checkpoints, and that of the best one or None.
     """
 
     plan: RoundPlan
     key: str
     results: Mapping[str, Values]
     run_script: Callable[..., Values]
+    checkpoints: Callable[[int], tuple[list[int], int | None]]
 
     def path(self, name: str) -> Path:
         """Return the path of a file of this step."""
@@ -193,10 +93,18 @@ def _paint(work: Work) -> Values:
     box = painting.check()
     sections = painting.sections(box)
     labels, mask = painting.write(work.group, box, {"key": work.key}, num_workers=plan.num_workers)
-    boxes = [roi for roi, _ in sections]
-    data = work.write("data.json", data_config_text(plan.raw, labels.dataset, mask.dataset, boxes))
+    boxes, share = [roi for roi, _ in sections], plan.config.round.validation_share
     painted = sum(voxels for _, voxels in sections)
-    return {"data": str(data), "mask": str(mask.address), "voxels": painted, "parts": len(boxes)}
+    found: Values = {"mask": str(mask.address), "voxels": painted}
+    learnt = mask
+    if share:
+        held = hold_out(mask, share, plan.config.round.seed, {"key": work.key}, num_workers=plan.num_workers)
+        text = data_config_text(plan.raw, labels.dataset, held.held_out.dataset, held.boxes)
+        found |= {"validation": str(work.write("validation.json", text)), "held_out": held.voxels}
+        learnt = held.learnt
+        boxes = [box for box in boxes if held.sections.intersection(range(box.begin[0], box.end[0]))]
+    data = work.write("data.json", data_config_text(plan.raw, labels.dataset, learnt.dataset, boxes))
+    return {"data": str(data), "parts": len(boxes), **found}
 
 
 def _train(name: str, data_of: str | None) -> Callable[[Work], Values]:
@@ -207,16 +115,19 @@ def _train(name: str, data_of: str | None) -> Callable[[Work], Values]:
         values = work.plan.training_values(name)
         if data_of is not None:
             values = merged(values, {"training": {"data": work.results[data_of]["data"]}})
+            validation = {"validation": {"data": work.results["painting"].get("validation")}}
+            values = merged(validation, values)
         config = work.config_file(values, data_folder=True)
         words = [work.plan.scripts / "02_train/train.py", "with", config]
         found = work.run_script("trainings", words, lambda run_id: [words[0], "--continue_run", run_id])
-        return {"run_id": found["run_id"], "loss": found["result"].get("loss")}
+        names = ("loss", "iteration", "best_metric", "best_value", "best_iteration")
+        return {"run_id": found["run_id"], **{key: found["result"].get(key) for key in names}}
 
     return run
 
 
-def _predict(name: str, model: str, source: str | None) -> Callable[[Work], Values]:
-    """Return how a model predicts: from raw, or from the datasets of an earlier prediction."""
+def _predict(name: str, model: str, source: str | None, *, second: bool = False) -> Callable[[Work], Values]:
+    """Return how a model predicts: from raw, or the datasets of an earlier prediction; by a second checkpoint."""
 
     def run(work: Work) -> Values:
         plan = work.plan
@@ -233,8 +144,15 @@ def _predict(name: str, model: str, source: str | None) -> Callable[[Work], Valu
         values = merged({"torch": {"device": torch.get("device", 0)}}, nest(step.prediction))
         values = merged(values, {"prediction": {"data": str(data)}})
         words = [plan.scripts / "03_predict/predict.py", "--run_id", work.results[model]["run_id"]]
-        if step.checkpoint is not None:
-            words += ["--checkpoint", step.checkpoint]
+        checkpoint = step.checkpoint
+        if second:
+            kept, best = work.checkpoints(work.results[model]["run_id"])
+            used = None if checkpoint == "last" else best
+            if checkpoint is not None and checkpoint.isdigit():
+                used = int(checkpoint)
+            checkpoint = str(other_checkpoint(kept, used))
+        if checkpoint is not None:
+            words += ["--checkpoint", checkpoint]
         words += ["with", work.config_file(values, data_folder=True)]
         found = work.run_script("predictions", words, lambda run_id: [words[0], "--resume", run_id, *words[1:]])
         address = next(iter(found["result"]["outputs"].values()))
@@ -285,6 +203,7 @@ def _compare(source: str) -> Callable[[Work], Values]:
             plan.scripts / "04_postprocessing/18_self_consistency.py", "-p", segmented["prediction"],
             "-s", *segmented["segmentations"], "--num_workers", plan.num_workers,
             "--trusted_share", section.trusted_share, "--overwrite",
+            *(["--weight_by", "objects"] if section.weights == "objects" else []),
         ]  # fmt: skip
         for name in ("largest_error", "largest_object_error"):
             if (value := getattr(section, name)) is not None:
@@ -293,7 +212,8 @@ def _compare(source: str) -> Callable[[Work], Values]:
         best = found["result"]["best"]
         scores = found["result"]["scores"][best]
         known = {name: scores[name] for name in ("error", "objects", "excluded_objects", "group")}
-        return {"run_id": found["run_id"], "segmentation": best, **known}
+        trusted = open_volume(f"{known['group']}/trusted").content_hash
+        return {"run_id": found["run_id"], "segmentation": best, **known, "trusted": trusted}
 
     return run
 
@@ -301,9 +221,12 @@ def _compare(source: str) -> Callable[[Work], Values]:
 def _make_pseudo_truth(work: Work) -> Values:
     plan, chosen = work.plan, work.results["selection"]
     corrections = read_corrections(plan.config.pseudo_truth.corrections, chosen["segmentation"])
-    trusted = f"{chosen['group']}/trusted"
+    trusted = {"mask": f"{chosen['group']}/trusted"}
+    if plan.config.selection.weights != "none":
+        trusted["weight"] = f"{chosen['group']}/weight"
     made = write_pseudo_truth(chosen["segmentation"], trusted, work.group, corrections, num_workers=plan.num_workers)
-    text = data_config_text(plan.raw, made["labels"], made["mask"], [open_volume(chosen["segmentation"]).roi])
+    weights = {"voxel_weights": made["weight"]} if "weight" in made else {}
+    text = data_config_text(plan.raw, made["labels"], made["mask"], [open_volume(chosen["segmentation"]).roi], weights)
     return {"data": str(work.write("data.json", text)), **made}
 
 
@@ -323,10 +246,19 @@ def _choose_places(work: Work) -> Values:
     plan, section, errors = work.plan, work.plan.config.where_to_paint, work.results["errors"]
     painted = open_volume(work.results["painting"]["mask"])
     error_map = open_volume(f"{errors['group']}/error_map")
+    if section.disagreement:
+        names = [work.results[name]["affinities"][0] for name in ("prediction", "second_prediction")]
+        both = [open_volume(f"{plan.raw.container}/{name}") for name in names]
+        error_map = write_unsure(error_map, both, work.group, num_workers=plan.num_workers)
     places = find_places(error_map, painted, section.count, section.size, num_workers=plan.num_workers)
     folder = work.path("places")
     write_places(folder, places, plan.raw, open_volume(errors["segmentation"]), section.context)
     return {"folder": str(folder), "places": len(places)}
+
+
+def _painting_parameters(plan: RoundPlan) -> Values:
+    section = plan.config.round
+    return {"validation_share": section.validation_share, "seed": section.seed} if section.validation_share else {}
 
 
 def _training_parameters(name: str) -> Callable[[RoundPlan], Values]:
@@ -351,13 +283,22 @@ def _prediction_parameters(name: str) -> Callable[[RoundPlan], Values]:
 
 
 def _selection_parameters(plan: RoundPlan) -> Values:
-    return plan.config.selection.model_dump(mode="json")
+    section = plan.config.selection
+    by_object = {"weights": section.weights} if section.weights == "objects" else {}
+    return section.model_dump(mode="json", exclude={"weights"}) | by_object
 
 
 def _correction_parameters(plan: RoundPlan) -> Values:
-    path = plan.config.pseudo_truth.corrections
+    path, weights = plan.config.pseudo_truth.corrections, plan.config.selection.weights
     read_corrections(path)
-    return {"corrections": None if path is None else digest(Path(path).read_text())}
+    known = {"corrections": None if path is None else digest(Path(path).read_text())}
+    return known if weights == "none" else {**known, "weights": weights}
+
+
+def _place_parameters(plan: RoundPlan) -> Values:
+    # Only if it is asked for: what earlier versions found without it is still valid.
+    left_out = set() if plan.config.where_to_paint.disagreement else {"disagreement"}
+    return plan.config.where_to_paint.model_dump(mode="json", exclude=left_out)
 
 
 def affinities_step(plan: RoundPlan) -> str:
@@ -379,7 +320,7 @@ def _raw(plan: RoundPlan) -> Sequence[Volume]:
 
 
 STEPS = (
-    Step("painting", (), lambda plan: {}, _paint, data=lambda plan: (plan.raw, *plan.painting.sources)),
+    Step("painting", (), _painting_parameters, _paint, data=lambda plan: (plan.raw, *plan.painting.sources)),
     Step(
         "sparse_model", ("painting",), _training_parameters("sparse_model"), _train("sparse_model", "painting"),
         "trainings",
@@ -419,9 +360,11 @@ STEPS = (
         used=lambda plan: plan.config.round.ground_truth is not None,
     ),
     Step(
-        "where_to_paint", ("errors", "painting"),
-        lambda plan: plan.config.where_to_paint.model_dump(mode="json"), _choose_places,
+        "second_prediction", ("model",), _prediction_parameters("model"),
+        _predict("second_prediction", "model", None, second=True), "predictions", data=_raw,
+        used=lambda plan: plan.config.where_to_paint.disagreement,
     ),
+    Step("where_to_paint", ("errors", "painting", "second_prediction"), _place_parameters, _choose_places),
 )  # fmt: skip
 NAMES = tuple(step.name for step in STEPS)
 

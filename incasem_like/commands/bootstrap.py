@@ -58,8 +58,9 @@ def read_config(line: CommandLine, folder: Path) -> RoundConfig:
 
 def run(config: RoundConfig, line: CommandLine, script: Path) -> None:
     """Run the steps of the round that are not done yet, or print them for ``--dry_run``."""
+    from incasem_like.bootstrapping.checking import check_round
+    from incasem_like.bootstrapping.plan import RoundPlan
     from incasem_like.bootstrapping.round_run import earlier_rounds, parent_results, plan_steps, run_round
-    from incasem_like.bootstrapping.steps import RoundPlan
 
     if line.unobserved:
         raise InputError("A round refers to tracked runs: leave --unobserved out.")
@@ -72,6 +73,7 @@ def run(config: RoundConfig, line: CommandLine, script: Path) -> None:
         config, parent, line.own.parent, script.resolve().parents[1], stores.flags(), max(1, line.own.num_workers)
     )
     if line.own.dry_run:
+        check_round(plan, store)
         steps = plan_steps(plan, earlier_rounds(store, config.round.name), line.own.repeat_from)
         seconds = [duration(step.seconds) if step.seconds else "-" for step in steps]
         print(f"{plan.raw.address}: {' x '.join(map(str, plan.roi.shape))} voxels to predict")

@@ -240,6 +240,12 @@ def download_models(
     show_default=True,
     help="Type of the raw volumes that such a network will predict.",
 )
+@click.option(
+    "--sigma",
+    metavar="NM",
+    type=click.FloatRange(0, min_open=True),
+    help="Sigma in nm, at --voxel_size, of the descriptors that a network of bootstrapper reads or predicts.",
+)
 @click.option("--database", metavar="NAME", help="Database of a dump.  [default: the one with runs]")
 @click.option("--no_upload", is_flag=True, help="Leave the upload of checkpoints into a database to runs sync.")
 @place_options
@@ -256,6 +262,7 @@ def import_models(
     config_file: Path | None,
     scaling_factor: float | None,
     raw_type: str,
+    sigma: float | None,
     database: str | None,
     no_upload: bool,
     manifest: Path | None,
@@ -265,8 +272,9 @@ def import_models(
     """Make tracked runs of published models, so that scripts take them by id.
 
     WHAT is the id or name of a downloaded model; a checkpoint file (.pt); a file or bioimage.io package that models
-    export wrote, which is verified by the crop in it; a U-Net that ExLLSM's Keras code stored (.h5), which is converted
-    and verified; the archive or folder of incasem's database that mongodump wrote; or a
+    export wrote, which is verified by the crop in it; a U-Net that ExLLSM's Keras code stored (.h5), or one of
+    bootstrapper (plain or of Lightning, with its net_config.json beside it or as --config), which is converted and
+    verified; the archive or folder of incasem's database that mongodump wrote; or a
     mock_db folder or one of its JSON files. By default everything downloaded is imported. Runs keep their ids. Runs
     that exist already are left unchanged.
     """
@@ -276,7 +284,7 @@ def import_models(
     sources = Sources(read_manifest(manifest), models_folder(models_directory))
     found = [sources.find(word) for word in what] or sources.downloaded()
     found.sort(key=lambda source: ORDER.index(source.kind))
-    description = Description(name, voxel_size, iteration, config_file, scaling_factor, raw_type)
+    description = Description(name, voxel_size, iteration, config_file, scaling_factor, raw_type, sigma)
     _check_import(found, wanted, description, run_id)
     importer = Importer(stores.open("trainings"), run_id=run_id, remap=remap, replace=replace, upload=not no_upload)
     first: Imported | None = None
@@ -304,18 +312,18 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], description: Des
     single = len(found) == 1 and (found[0].kind != "database" or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
-    stated = any((description.voxel_size, description.config_file, description.scaling_factor))
+    stated = any((description.voxel_size, description.config_file, description.scaling_factor, description.sigma))
     stated = stated or description.iteration is not None
     if stated and portable:
         raise InputError(
-            f"{found[0].path.name} says itself how it was trained: leave --voxel_size, --iteration, --config and "
-            "--scaling_factor out."
+            f"{found[0].path.name} says itself how it was trained: leave --voxel_size, --iteration, --config, "
+            "--scaling_factor and --sigma out."
         )
     given = stated or (description.name is not None and not portable)
     if given and (len(found) != 1 or found[0].kind != "checkpoint"):
         raise InputError(
-            "--name, --voxel_size, --iteration, --config and --scaling_factor are for a single checkpoint: name its "
-            "file."
+            "--name, --voxel_size, --iteration, --config, --scaling_factor and --sigma are for a single checkpoint: "
+            "name its file."
         )
     if wanted and not any(source.kind == "database" for source in found):
         raise InputError("--run chooses among the runs of a database: name the dump or mock_db too.")

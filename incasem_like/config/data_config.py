@@ -50,13 +50,16 @@ class EntryFields(Section):
     """Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels."""
     mask: Text | None = None
     """Mask dataset; voxels of value 0 are not learnt, predicted or evaluated; absent = no mask."""
+    voxel_weights: Text | None = None
+    """Dataset of each voxel's weight in the loss, floats, or integers divided by the attribute `scale` (uint8: 255
+    without it), such as the `weight` of a self-consistency; 0 is not learnt, as in `mask`; absent = 1 everywhere."""
     metric_masks: tuple[Text, ...] = ()
     """Mask datasets; voxels where any of them is 0 are not evaluated; absent = no mask."""
     weight: PositiveNumber | None = None
     """Share of the training samples that come from this entry, relative to the weights of the others; all entries have
     one, or none; absent = in proportion to their volumes."""
 
-    @field_validator("raw", "mask", mode="after")
+    @field_validator("raw", "mask", "voxel_weights", mode="after")
     @classmethod
     def _no_slash_around(cls, dataset: str | None) -> str | None:
         return dataset.strip("/") if dataset is not None else None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -143,6 +143,7 @@ class SelfConsistency:
         trusted_share: Share of the voxels that count to trust: those of the lowest errors in the whole volume.
         largest_error: Trust errors up to this one instead, 0 to 1.
         largest_object_error: Trust no voxel of objects whose error (root of the mean square) is above it; None for all.
+        weight_by: Weigh trusted voxels by 1 minus the error of each ("voxels"), or of its object ("objects").
         block_shape: Voxels that a worker processes at once, z, y, x.
     """
 
@@ -152,6 +153,7 @@ class SelfConsistency:
     trusted_share: float = 0.95
     largest_error: float | None = None
     largest_object_error: float | None = None
+    weight_by: Literal["voxels", "objects"] = "voxels"
     block_shape: tuple[int, int, int] = (64, 128, 128)
 
     def comparisons(self) -> list[Comparison]:
@@ -242,6 +244,8 @@ class Comparison:
         path = Path(str(parse_address(self.group))) / OBJECTS
         write_whole(path, lambda file: np.savez(file, id=ids, voxels=voxels, error=object_errors, excluded=excluded))
         limits = {"largest": largest, "objects": digest([excluded.tolist()]), **count.parameters}
+        if request.weight_by == "objects":
+            limits["object_errors"] = digest([ids.tolist(), object_errors.tolist()])
         outputs = [self.output(name, limits, run_id, overwrite) for name in (TRUSTED, WEIGHT)]
         trust = BlockTask(
             "trust", outputs[0], counted, trust_block, limits, request.block_shape, further_outputs=(outputs[1],)
@@ -338,9 +342,12 @@ def trust_block(block: Block, parameters: Mapping[str, Any]) -> None:
     stored, labels = errors.read(block.write_roi), segmentation.read(block.write_roi)
     trusted = _counted(labels, masks, block.write_roi, parameters["objects_only"])
     trusted &= stored <= parameters["largest"]
-    excluded = _excluded(Path(block.folder).parent / OBJECTS, parameters["objects"])
+    by_object = parameters.get("object_errors", "")
+    ids, object_errors, excluded = _objects(Path(block.folder).parent / OBJECTS, parameters["objects"] + by_object)
     if len(excluded):
         trusted &= ~np.isin(labels, excluded)
+    if by_object:
+        stored = object_errors[np.minimum(np.searchsorted(ids, labels), len(ids) - 1)]
     block.outputs[0].write(trusted.view(np.uint8), block.write_roi)
     block.outputs[1].write((STORED - stored) * trusted.view(np.uint8), block.write_roi)
 
@@ -353,10 +360,11 @@ def _counted(labels: Array, masks: Sequence[Volume], roi: Roi, objects_only: boo
 
 
 @lru_cache(maxsize=1)
-def _excluded(path: Path, content: str) -> Array:
-    """Read the ids of the objects that are not trusted, once in each process; ``content`` is their hash."""
+def _objects(path: Path, content: str) -> tuple[Array, Array, Array]:
+    """Read ids, stored errors and untrusted ids of objects, once in each process; ``content`` is their hash."""
     with np.load(path, allow_pickle=False) as table:
-        return np.asarray(table["excluded"])
+        errors = np.rint(table["error"] * STORED).astype(np.uint8)
+        return table["id"], errors, table["excluded"]
 
 
 def self_consistency_as_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,14 @@ from incasem_like.config import TrainingConfig, resolve_training_config
 from incasem_like.config.reading import read_keys
 from incasem_like.errors import CheckpointError, InputError
 from incasem_like.models import PortableModel
-from incasem_like.networks import Checkpoint, build_network, load_checkpoint, network_geometry, read_checkpoint
+from incasem_like.networks import (
+    Checkpoint,
+    build_network,
+    geometry_in_volumes,
+    load_checkpoint,
+    network_geometry,
+    read_checkpoint,
+)
 from incasem_like.pretrained.foreign import ForeignRun, blank_document, origin, translate
 from incasem_like.pretrained.manifest import PublishedModel
 from incasem_like.tracking.model.cache import file_sha256
@@ -100,6 +107,7 @@ def run_of_checkpoint(
     content = read_checkpoint(checkpoint.path)
     given = {} if config_file is None else translate(read_keys(config_file), f"in {config_file}").config
     found = architecture or recognize(content.network_state, checkpoint.path)
+    given = {**found.values, **given}
     voxels = voxel_size or (model.voxel_size if model is not None else None)
     if voxels is None and "voxel_size" not in given.get("data", {}):
         raise InputError(
@@ -143,7 +151,7 @@ def _config(
     model = {**given.get("model", {}), **{key: value for key, value in found.model.items() if key not in assumed}}
     model = {**{key: found.model[key] for key in assumed}, **model}
     # Independent channels are not classes.
-    classes = 2 if model.get("outputs") else int(model["num_fmaps_out"])
+    classes = 2 if model.get("outputs") or given.get("targets") else int(model["num_fmaps_out"])
     if classes < 2:
         raise CheckpointError(
             f"The network {source} has {classes} output channel, but a class needs one each: use another."
@@ -161,7 +169,7 @@ def _config(
 
 def _with_fitting_blocks(values: dict[str, Any], config: TrainingConfig) -> dict[str, Any]:
     """Replace block sizes that the network does not take by the nearest valid ones."""
-    geometry = network_geometry(config.model)
+    geometry = geometry_in_volumes(network_geometry(config.model))
     for section in ("training", "validation"):
         wanted = values[section]["input_size_voxels"]
         below, above = geometry.nearest_valid(wanted)
@@ -178,10 +186,17 @@ def _with_fitting_blocks(values: dict[str, Any], config: TrainingConfig) -> dict
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network's ``model`` section, and the keys that cannot be inferred from tensors, so that the default is used."""
+    """A network's ``model`` section.
+
+    Attributes:
+        model: Its keys.
+        assumed: Keys that cannot be inferred from tensors, so that the default is used.
+        values: Other sections of the configuration that are known.
+    """
 
     model: dict[str, Any]
     assumed: tuple[str, ...]
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def recognize(state: State, path: Path) -> Architecture:

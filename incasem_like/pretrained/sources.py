@@ -10,9 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from incasem_like.config.network_sections import UnetModel
 from incasem_like.errors import InputError
 from incasem_like.models import is_package, is_portable, read_package, read_portable
 from incasem_like.networks import save_checkpoint
+from incasem_like.pretrained import bootstrapper, keras
+from incasem_like.pretrained.bootstrapper import BootstrapperUnet, read_bootstrapper
 from incasem_like.pretrained.checkpoint_run import (
     Architecture,
     ImportedCheckpoint,
@@ -30,8 +33,9 @@ from incasem_like.pretrained.databases import (
 )
 from incasem_like.pretrained.foreign import ForeignRun
 from incasem_like.pretrained.importing import usable
-from incasem_like.pretrained.keras import converted, is_keras, read_keras
+from incasem_like.pretrained.keras import is_keras, read_keras
 from incasem_like.pretrained.manifest import DownloadLog, Manifest, find_checkpoint
+from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import listed
 
 Kind = Literal["database", "json", "checkpoint", "portable"]
@@ -58,6 +62,7 @@ class Description:
         config_file: Configuration that it was trained with.
         scaling_factor: For a network that Keras stored: what it multiplies raw values by.
         raw_type: For a network that Keras stored: the type of the raw volumes it will predict.
+        sigma: For a network of bootstrapper: sigma in nm of the descriptors that it reads or predicts.
     """
 
     name: str | None = None
@@ -66,6 +71,7 @@ class Description:
     config_file: Path | None = None
     scaling_factor: float | None = None
     raw_type: str = "uint16"
+    sigma: float | None = None
 
 
 class Sources:
@@ -151,6 +157,11 @@ class Sources:
     def _read_checkpoint(self, path: Path, description: Description) -> Candidate:
         if is_keras(path):
             return self._read_keras(path, description)
+        unet = read_bootstrapper(path, description.config_file)
+        if unet is not None:
+            return self._read_bootstrapper(unet, description)
+        if description.sigma is not None:
+            raise InputError(f"{path.name} is not a network of bootstrapper: leave --sigma out.")
         number = self.manifest.id_of(path)
         checkpoint = read_imported(path, description.iteration, self._url(path))
         run = run_of_checkpoint(
@@ -170,7 +181,7 @@ class Sources:
                 f"The factor that {path.name} multiplies raw values by is not known: add --scaling_factor F."
             )
         unet = read_keras(path)
-        network = converted(unet, description.scaling_factor * np.iinfo(description.raw_type).max / 2, path)
+        network = keras.converted(unet, description.scaling_factor * np.iinfo(description.raw_type).max / 2, path)
         file = self.models_directory / f"{path.stem}_{description.raw_type}_{description.scaling_factor:g}.pt"
         save_checkpoint(file, network)
         checkpoint = read_imported(file, description.iteration)
@@ -180,6 +191,23 @@ class Sources:
             voxel_size=description.voxel_size,
             config_file=description.config_file,
             architecture=Architecture(unet.model.model_dump(mode="json"), ()),
+        )
+        return run, checkpoint
+
+    def _read_bootstrapper(self, unet: BootstrapperUnet, description: Description) -> Candidate:
+        """Convert a network of bootstrapper into a checkpoint in the folder of models."""
+        values = unet.values(description.sigma)
+        model = UnetModel.model_validate({**values["model"], "num_fmaps_out": unet.channels})
+        sha256 = file_sha256(unet.path)
+        file = self.models_directory / f"{unet.path.stem}_{sha256[:8]}.pt"
+        save_checkpoint(file, bootstrapper.converted(unet, model))
+        checkpoint = read_imported(file, unet.iteration if description.iteration is None else description.iteration)
+        architecture = Architecture(model.model_dump(mode="json"), (), {k: values[k] for k in ("targets", "training")})
+        run = run_of_checkpoint(
+            checkpoint,
+            name=description.name or unet.path.stem,
+            voxel_size=description.voxel_size,
+            architecture=architecture,
         )
         return run, checkpoint
 

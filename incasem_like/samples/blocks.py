@@ -16,7 +16,7 @@ from incasem_like.volumes.padding import read_extended
 
 Arrays = dict[str, NDArray[Any]]
 # Names of the arrays that labels consist of; the instance ids of a class are under ``instances_of``.
-CLASSES, MASK, INSIDE = "classes", "mask", "inside"
+CLASSES, MASK, INSIDE, WEIGHTS = "classes", "mask", "inside", "weights"
 
 
 def instances_of(class_id: int) -> str:
@@ -30,7 +30,7 @@ def label_block(
     """Return the block that targets are made of, from the arrays of ``BlockReader.read_labels``, augmented or not."""
     instances = {one: arrays[instances_of(one)] for one in instance_classes}
     inside = arrays.get(INSIDE, arrays[MASK])
-    return LabelBlock(arrays[CLASSES], instances, arrays[MASK], inside, voxel_size, context)
+    return LabelBlock(arrays[CLASSES], instances, arrays[MASK], inside, voxel_size, context, arrays.get(WEIGHTS))
 
 
 class BlockReader:
@@ -50,6 +50,7 @@ class BlockReader:
         raw_bytes: int,
         label_bytes: int,
         instance_classes: Sequence[int] = (),
+        weighted: bool = False,
     ) -> None:
         """Prepare to read; nothing is read yet.
 
@@ -59,10 +60,14 @@ class BlockReader:
             raw_bytes: Memory limit of raw; a region that needs more is read from its volume each time.
             label_bytes: Memory limit of labels and mask.
             instance_classes: Classes whose instance ids are read too.
+            weighted: Whether weights of voxels are read too; where they are 0, the mask is 0.
         """
+        self.weighted = weighted
         self.region, self.instance_classes = region, tuple(instance_classes)
-        self.dtypes = {CLASSES: np.dtype(np.uint8), MASK: np.dtype(np.uint8)}
+        self.dtypes: dict[str, np.dtype[Any]] = {CLASSES: np.dtype(np.uint8), MASK: np.dtype(np.uint8)}
         self.dtypes |= {instances_of(one): region.instance_dtype(one) for one in self.instance_classes}
+        if weighted:
+            self.dtypes[WEIGHTS] = np.dtype(np.float32)
         near = region.roi.grow(margin, margin).intersect(region.raw_roi)
         self.raw_bytes_held = near.size * region.raw.dtype.itemsize
         self._raw: _Held | None = _Held(near)
@@ -109,7 +114,11 @@ class BlockReader:
 
     def _read_labels(self, roi: Roi) -> Arrays:
         instances = {instances_of(one): self.region.read_instances(one, roi) for one in self.instance_classes}
-        return {CLASSES: self.region.read_labels(roi), MASK: self.region.read_mask(roi), **instances}
+        read = {CLASSES: self.region.read_labels(roi), MASK: self.region.read_mask(roi), **instances}
+        if self.weighted:
+            read[WEIGHTS] = self.region.read_weights(roi)
+            read[MASK] = read[MASK] * (read[WEIGHTS] > 0)
+        return read
 
     def _stored(self, roi: Roi) -> NDArray[Any]:
         if self._raw is None or not self._raw.roi.contains(roi):

@@ -8,7 +8,7 @@ from typing import Any
 import gunpowder as gp
 import numpy as np
 
-from incasem_like.samples.blocks import CLASSES, INSIDE, MASK, BlockReader, instances_of, label_block
+from incasem_like.samples.blocks import CLASSES, INSIDE, MASK, WEIGHTS, BlockReader, instances_of, label_block
 from incasem_like.samples.nodes import RAW, label_key, sample_pipeline
 from incasem_like.samples.places import PlaceChooser
 from incasem_like.samples.randomness import SampleRandomness, global_randomness_kept
@@ -33,8 +33,10 @@ class SampleMaker:
         self.settings = settings
         self.randomness = SampleRandomness()
         extents = (INSIDE,) if settings.instance_classes else ()
-        self.label_names = (CLASSES, MASK, *extents, *map(instances_of, settings.instance_classes))
-        readers = _readers(regions, settings, memory_bytes)
+        weighted = any(region.weights is not None for region in regions)
+        weights = (WEIGHTS,) if weighted else ()
+        self.label_names = (CLASSES, MASK, *extents, *weights, *map(instances_of, settings.instance_classes))
+        readers = _readers(regions, settings, memory_bytes, weighted)
         self.chooser = PlaceChooser(readers, settings)
         self.pipeline = sample_pipeline(readers, self.chooser, settings, self.randomness)
         self.pipeline.setup()
@@ -90,7 +92,9 @@ def _request(settings: SampleSettings, label_names: Sequence[str]) -> gp.BatchRe
     return request
 
 
-def _readers(regions: Sequence[Region], settings: SampleSettings, memory_bytes: int) -> list[BlockReader]:
+def _readers(
+    regions: Sequence[Region], settings: SampleSettings, memory_bytes: int, weighted: bool
+) -> list[BlockReader]:
     """Divide the memory, half for labels and mask, half for raw; small regions first, so that most are cached."""
     margin = Coordinate(
         max(0, -(-(wide - out) // 2)) for wide, out in zip(settings.largest_request, settings.output_size, strict=True)
@@ -98,7 +102,9 @@ def _readers(regions: Sequence[Region], settings: SampleSettings, memory_bytes: 
     raw_left = label_left = memory_bytes // 2
     readers: dict[int, BlockReader] = {}
     for number in sorted(range(len(regions)), key=lambda number: regions[number].roi.size):
-        readers[number] = BlockReader(regions[number], margin, raw_left, label_left, settings.instance_classes)
+        readers[number] = BlockReader(
+            regions[number], margin, raw_left, label_left, settings.instance_classes, weighted
+        )
         raw_left -= readers[number].raw_bytes_held
         label_left -= readers[number].label_bytes_held
     return [readers[number] for number in range(len(regions))]

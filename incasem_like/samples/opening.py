@@ -14,7 +14,7 @@ from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
 from incasem_like.volumes.agreement import warn_between_voxels
 from incasem_like.volumes.faults import warn_once
-from incasem_like.volumes.values import check_label_dtype
+from incasem_like.volumes.values import check_label_dtype, probability_scale
 
 
 def open_regions(
@@ -62,14 +62,15 @@ def _open_region(entry: DataEntry, need_labels: bool, factor: int, inputs: Seque
         _check_raw(entry, volume, channels=bool(inputs))
     labels = {class_id: open_volume(entry.file, dataset) for dataset, class_id in entry.labels.items() if need_labels}
     mask = None if entry.mask is None else open_volume(entry.file, entry.mask)
+    weights = open_volume(entry.file, entry.voxel_weights) if entry.voxel_weights and need_labels else None
     metric_masks = tuple(open_volume(entry.file, dataset) for dataset in entry.metric_masks if need_labels)
     region_roi = _configured_roi(entry, raw)
     roi = downsampled(region_roi, factor)
-    opened = Region(entry, roi, raw, labels, mask, metric_masks, factor, tuple(further))
+    opened = Region(entry, roi, raw, labels, mask, metric_masks, factor, tuple(further), weights)
     for volume in opened.volumes:
         _check_voxel_size(entry, volume)
         if volume not in (raw, *further):
-            _check_label(entry, volume)
+            (_check_weights if volume is weights else _check_label)(entry, volume)
             warn_between_voxels(volume, raw, entry.voxel_size, of=entry.name)
     _check_extents(entry, region_roi, opened.volumes)
     if opened.roi.empty:
@@ -165,6 +166,11 @@ def _check_raw(entry: DataEntry, raw: Volume, channels: bool = False) -> None:
 def _check_label(entry: DataEntry, volume: Volume) -> None:
     volume.require_zyx(f"{volume.dataset} of {entry.name}")
     check_label_dtype(volume, f"{volume.dataset} of {entry.name}")
+
+
+def _check_weights(entry: DataEntry, volume: Volume) -> None:
+    volume.require_zyx(f"{volume.dataset} of {entry.name}")
+    probability_scale(volume)
 
 
 def _configured_roi(entry: DataEntry, raw: Volume) -> Roi:

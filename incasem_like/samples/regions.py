@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem_like.config import DataEntry
-from incasem_like.errors import DataError
+from incasem_like.errors import DataError, VoxelValueError
 from incasem_like.targets import class_map
 from incasem_like.volumes import Address, Coordinate, Roi, Volume, parse_address
 from incasem_like.volumes.geometry import exact, nanometres
 from incasem_like.volumes.padding import read_extended
-from incasem_like.volumes.values import check_labels, foreground, inside
+from incasem_like.volumes.values import check_labels, first_where, foreground, inside, probability_scale
 
 Outside = Literal["error", "constant", "reflect"]
 RAW_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float16": 1.0, "float32": 1.0, "float64": 1.0}
@@ -37,6 +37,7 @@ class Region:
         metric_masks: Voxels where any of them is 0 are excluded from metrics.
         downsample_factor: Every n-th voxel is taken along each axis.
         further_raw: Volumes whose channels follow those of raw, for a network that reads predictions.
+        weights: Weights of voxels in the loss; None = everywhere 1.
     """
 
     entry: DataEntry
@@ -47,6 +48,7 @@ class Region:
     metric_masks: tuple[Volume, ...]
     downsample_factor: int = 1
     further_raw: tuple[Volume, ...] = ()
+    weights: Volume | None = None
 
     @property
     def name(self) -> str:
@@ -93,13 +95,14 @@ class Region:
     def addresses(self) -> list[Address]:
         """Addresses of all volumes that the entry names, including those not opened."""
         entry = self.entry
-        names = [entry.raw, *entry.further_raw, *entry.labels, *filter(None, [entry.mask]), *entry.metric_masks]
+        masks = [*filter(None, [entry.mask, entry.voxel_weights]), *entry.metric_masks]
+        names = [entry.raw, *entry.further_raw, *entry.labels, *masks]
         return [parse_address(entry.file, name) for name in names]
 
     @property
     def volumes(self) -> list[Volume]:
         """All volumes of the region, raw first."""
-        masks = [] if self.mask is None else [self.mask]
+        masks = [volume for volume in (self.mask, self.weights) if volume is not None]
         return [self.raw, *self.further_raw, *self.labels.values(), *masks, *self.metric_masks]
 
     def read_raw(self, roi: Roi, outside: Outside = "error", fill: float = 0) -> NDArray[np.float32]:
@@ -169,6 +172,24 @@ class Region:
     def read_mask(self, roi: Roi) -> NDArray[np.uint8]:
         """Read the mask as 0 and 1; 0 beyond the mask volume, 1 everywhere if the entry has no mask."""
         return self._conjunction(roi, [] if self.mask is None else [self.mask])
+
+    def read_weights(self, roi: Roi) -> NDArray[np.float32]:
+        """Read the weights of voxels in the loss; 0 beyond the volume of weights, 1 everywhere if there is none.
+
+        Raises:
+            VoxelValueError: A weight is negative, NaN or Inf.
+        """
+        if self.weights is None:
+            return np.ones(tuple(roi.shape), dtype=np.float32)
+        stored = self._read(self.weights, roi)
+        invalid = ~(np.isfinite(stored) & (stored >= 0))
+        if invalid.any():
+            value, position = first_where(stored, invalid, *self._where(self.weights, roi)[1:])
+            raise VoxelValueError(
+                f"{self.weights.dataset} of {self.name} holds the weight {value:g} at {position}, but weights are at "
+                "least 0: correct it."
+            )
+        return (stored / probability_scale(self.weights)).astype(np.float32)
 
     def read_metric_mask(self, roi: Roi) -> NDArray[np.uint8]:
         """Read the mask of measured voxels as 0 and 1: inside the mask and every metric mask."""

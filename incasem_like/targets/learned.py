@@ -26,6 +26,7 @@ from incasem_like.targets.affinities import affinities
 from incasem_like.targets.boundaries import boundary_labels
 from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, Mode, local_shape_descriptors
 from incasem_like.targets.distance import boundary_distance
+from incasem_like.targets.instances import pair_slices
 from incasem_like.targets.target import Array, InstanceTarget, LabelBlock, Size, Target
 from incasem_like.targets.weights import balance_weights
 from incasem_like.volumes import Roi
@@ -183,6 +184,14 @@ class Affinities(InstanceTarget):
         """Compute the affinities, and weights that are 0 for pairs that do not count."""
         found, known = affinities(self.instances(block), self._zyx, block.mask, self.known(block))
         return block.crop(found), _weights(block.crop(found), block.crop(known), self.balance)
+
+    def given_weights(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return for each pair the larger weight of its voxels, as a pair counts if one of them is labelled."""
+        pairs = np.repeat(weights[None], self.channels, axis=0)
+        for channel, offset in enumerate(self._zyx):
+            here, there = pair_slices(weights.shape, offset)
+            np.maximum(weights[here], weights[there], out=pairs[channel][here])
+        return pairs
 
     @property
     def _zyx(self) -> tuple[Size, ...]:

@@ -38,6 +38,7 @@ class LabelBlock:
         inside: (z, y, x) uint8; 0 = beyond the region, where nothing is known.
         voxel_size: nm, z, y, x.
         context: Voxels before and after the block along each axis, which all arrays hold besides the block.
+        weights: Weight of each voxel in the loss (z, y, x) float32; None = 1.
     """
 
     classes: NDArray[np.uint8]
@@ -46,6 +47,7 @@ class LabelBlock:
     inside: NDArray[np.uint8]
     voxel_size: tuple[float, float, float]
     context: Size = (0, 0, 0)
+    weights: NDArray[np.float32] | None = None
 
     def crop(self, array: Array) -> Array:
         """Return an array (..., z, y, x) without the context."""
@@ -130,8 +132,10 @@ class Target(TargetSection):
         """
 
     def weighted(self, block: LabelBlock) -> tuple[Array, Array]:
-        """Return what ``make`` returns, with the weights of objects and boundaries multiplied in."""
+        """Return what ``make`` returns, with the weights of voxels, objects and boundaries multiplied in."""
         target, weight = self.make(block)
+        if block.weights is not None:
+            weight = weight * block.crop(self.given_weights(block.weights))
         if self.boundary_weight != 1:
             factors = boundary_weights(
                 self.objects(block), self.boundary_weight, self.boundary_reach, mask=block.inside
@@ -142,6 +146,10 @@ class Target(TargetSection):
             factors = instance_weights(objects, mask, self.instance_weight_limit)
             weight = weight * np.where(mask, factors, np.float32(1))
         return target, weight
+
+    def given_weights(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the weights of the data for each voxel of the target, of the same (z, y, x), from those of voxels."""
+        return weights
 
     def loss_of(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Return the loss of its channels of a batch, before it is multiplied by ``weight``."""

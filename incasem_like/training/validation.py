@@ -142,7 +142,8 @@ class Validator:
         measured, picture = EntryMeasurement(self.targets), Picture(region.roi, self.targets, region.voxel_size)
         snapshot = self._snapshot(region, iteration)
         settings = self.settings
-        reader = BlockReader(region, Coordinate(0, 0, 0), 0, 0, settings.instance_classes)
+        weighted = region.weights is not None
+        reader = BlockReader(region, Coordinate(0, 0, 0), 0, 0, settings.instance_classes, weighted)
         context = Coordinate(settings.label_context)
 
         def read(roi: Roi) -> npt.NDArray[np.float32]:

@@ -16,6 +16,7 @@ add("--mask", metavar="ZARR/DS", help="only voxels where it is not 0 count")
 add("--trusted_share", type=float, default=0.95, help="share of voxels to trust, those of the lowest errors")
 add("--largest_error", type=float, help="trust errors up to this one instead, 0 to 1")
 add("--largest_object_error", type=float, help="trust no voxel of objects with a larger error, 0 to 1")
+add("--weight_by", choices=["voxels", "objects"], default="voxels", help="weight 1 - error: of each voxel, or object")
 add("--block_shape", type=int, nargs=3, default=[64, 128, 128], metavar=("Z", "Y", "X"), help="in voxels")
 add_run_flags(parser, "replace outputs that were made with other options")
 

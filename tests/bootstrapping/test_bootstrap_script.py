@@ -33,15 +33,22 @@ def test_one_command_goes_from_painting_to_a_segmentation_and_the_next_round(tmp
     found, segmentation = compared(tmp_path, 1)
     assert segmentation.shape == neurites().shape
     assert found["painting"]["voxels"] == 432
+    assert 0 < found["painting"]["held_out"] < 100
+    for model in ("sparse_model", "model"):
+        assert found[model]["best_iteration"] in (50, 100, 150)
+        assert 0 <= found[model]["best_value"] <= 1
     record = store(tmp_path).get(1)
     assert record.status == "COMPLETED"
     assert record.result["voi"] == pytest.approx(found["evaluation"]["voi"])
     for kind, count in {"trainings": 3, "predictions": 3, "segmentations": 2, "evaluations": 3}.items():
         assert len(store(tmp_path, kind).ids()) == count
     assert "has done all of this already" in call(path).stdout
-    changed = call(path, "where_to_paint.count=1")
+    changed = call(path, "where_to_paint.count=1", "where_to_paint.disagreement=true")
     assert "where_to_paint: to run: count is 1 (was 2)" in changed.stdout
     assert len(store(tmp_path, "trainings").ids()) == 3
+    sources = [store(tmp_path, "predictions").get(run_id).info["parent"] for run_id in (3, 4)]
+    assert sources[0]["training_run_id"] == sources[1]["training_run_id"]
+    assert sources[0]["checkpoint"] != sources[1]["checkpoint"]
     folder = steps(tmp_path, 1)["where_to_paint"]["result"]["folder"]
     crop = open_volume(f"{folder}/crops.zarr/place_01/labels", writable=True)
     crop.write(neurites()[crop.roi.to_slices()])

@@ -8,11 +8,12 @@ import pytest
 import tifffile
 from bootstrapping_laboratory import VOXEL_SIZE, write
 
+from incasem_like.bootstrapping.disagreement import other_checkpoint, write_unsure
 from incasem_like.bootstrapping.painting import OWN_IDS, Painting
 from incasem_like.bootstrapping.places import find_places, painted_crops, write_places
 from incasem_like.bootstrapping.pseudo_truth import read_corrections, write_pseudo_truth
-from incasem_like.errors import ConfigError, DataError
-from incasem_like.volumes import Roi, open_volume
+from incasem_like.errors import ConfigError, DataError, InputError
+from incasem_like.volumes import Roi, create_volume, open_volume
 
 
 @pytest.fixture
@@ -62,6 +63,29 @@ def test_places_have_the_largest_errors_far_apart_and_unpainted(raw, tmp_path):
         for one in more for other in more if one != other
     ]  # fmt: skip
     assert min(distances) >= 2 * 10 * VOXEL_SIZE[2]
+
+
+def test_voxels_are_unsure_by_error_and_disagreement_alike(raw, tmp_path):
+    rng = np.random.default_rng(4)
+    errors, one, other = (
+        rng.integers(0, 256, shape).astype(np.uint8) for shape in ((6, 40, 40), *[(3, 6, 40, 40)] * 2)
+    )
+    (error_map,) = volumes(tmp_path, errors=(errors, (0, 0, 0)))
+    predictions = []
+    for name, values in (("one", one), ("other", other)):
+        volume = create_volume(
+            tmp_path / "cell.zarr", name, shape=values.shape, axes="czyx", dtype=np.uint8, voxel_size=VOXEL_SIZE,
+            chunk_shape=(3, 6, 40, 40), attributes={"scale": 255},
+        )  # fmt: skip
+        volume.write(values)
+        volume.mark_complete()
+        predictions.append(open_volume(volume.address))
+    found = write_unsure(error_map, predictions, "where", num_workers=1).read()
+    difference = (one.astype(float) - other) / 255
+    expected = np.sqrt(((difference**2).mean(axis=0) + (errors / 255) ** 2) / 2)
+    assert np.abs(found / 255 - expected).max() <= 0.5 / 255 + 1e-6
+    with pytest.raises(InputError, match="has one checkpoint"):
+        other_checkpoint([100], 100)
 
 
 def test_a_place_at_the_end_of_a_section_is_as_large_as_what_is_left(raw, tmp_path):
@@ -125,14 +149,20 @@ def test_places_that_were_painted_are_not_overwritten(written, raw, tmp_path):
 def test_pseudo_ground_truth_is_the_corrected_segmentation_and_its_trusted_voxels(raw, tmp_path):
     labels = np.random.default_rng(1).integers(0, 6, (6, 40, 40)).astype(np.uint32)
     trusted = np.random.default_rng(2).integers(0, 2, labels.shape).astype(np.uint8)
-    addresses = [str(volume.address) for volume in volumes(tmp_path, s=(labels, (0, 0, 0)), t=(trusted, (0, 0, 0)))]
+    weight = np.random.default_rng(3).integers(0, 256, labels.shape).astype(np.uint8)
+    made = volumes(tmp_path, s=(labels, (0, 0, 0)), t=(trusted, (0, 0, 0)), w=(weight, (0, 0, 0)))
+    open_volume(made[2].address, writable=True).update_attributes({"scale": 255})
+    addresses = [str(volume.address) for volume in made]
     path = tmp_path / "corrections.json"
     path.write_text(json.dumps({"merge": [[5, 2]], "remove": [3], "segmentation": addresses[0]}))
-    made = write_pseudo_truth(*addresses, "pseudo", read_corrections(path, addresses[0]), num_workers=1)
+    masks = {"mask": addresses[1], "weight": addresses[2]}
+    made = write_pseudo_truth(addresses[0], masks, "pseudo", read_corrections(path, addresses[0]), num_workers=1)
     expected = labels.copy()
     expected[labels == 5], expected[labels == 3] = 2, 0
     assert np.array_equal(open_volume(tmp_path / "cell.zarr", made["labels"]).read(), expected)
     assert np.array_equal(open_volume(tmp_path / "cell.zarr", made["mask"]).read(), trusted)
+    assert np.array_equal(open_volume(tmp_path / "cell.zarr", made["weight"]).read(), weight)
+    assert open_volume(tmp_path / "cell.zarr", made["weight"]).attributes["scale"] == 255
     assert made["voxels"] == trusted.sum()
     with pytest.raises(ConfigError, match="with other ids"):
         read_corrections(path, "another")
@@ -149,4 +179,4 @@ def test_nothing_trusted_is_an_error(raw, tmp_path):
     labels, trusted = np.ones((6, 40, 40), np.uint32), np.zeros((6, 40, 40), np.uint8)
     addresses = [str(volume.address) for volume in volumes(tmp_path, s=(labels, (0, 0, 0)), t=(trusted, (0, 0, 0)))]
     with pytest.raises(DataError, match=r"raise selection\.trusted_share"):
-        write_pseudo_truth(*addresses, "pseudo", {}, num_workers=1)
+        write_pseudo_truth(addresses[0], {"mask": addresses[1]}, "pseudo", {}, num_workers=1)

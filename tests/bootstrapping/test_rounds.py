@@ -1,16 +1,20 @@
 """What a round runs, resumes and repeats; with steps that only note that they ran, and paint for real."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bootstrapping_laboratory import make_round, store, write
 
 from incasem_like.bootstrapping import round_run, steps
+from incasem_like.bootstrapping.plan import RoundPlan
 from incasem_like.bootstrapping.round_run import earlier_rounds, parent_results, plan_steps, run_round
 from incasem_like.bootstrapping.settings import load_round_config
-from incasem_like.bootstrapping.steps import RoundPlan
 from incasem_like.errors import ConfigError, DataError, InputError
+from incasem_like.pretrained.foreign import ForeignRun, blank_document
+from incasem_like.pretrained.importing import Importer
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.lineage import gather
 from incasem_like.volumes import open_volume
@@ -42,6 +46,8 @@ class Laboratory:
                 raise Killed
             self.ran.append(name)
             before = {one: result.get("value") for one, result in work.results.items()}
+            if "paint" in name:
+                (self.folder / "places.csv").write_text("rank,z,y,x,height,width,error\n")
             return {"value": len(before), "key": work.key, **({"folder": str(self.folder)} if "paint" in name else {})}
 
         return run
@@ -63,7 +69,7 @@ DEPENDENTS = ["segmentation", "selection", "pseudo_truth", "model", "prediction"
 
 def test_all_steps_run_once_and_the_same_command_again_runs_none(laboratory):
     finished = laboratory.run()
-    assert laboratory.ran == [step for step in steps.NAMES if step != "painting"]
+    assert laboratory.ran == [step for step in steps.NAMES if step not in ("painting", "second_prediction")]
     assert store(laboratory.folder).get(1).status == "COMPLETED"
     again = laboratory.run()
     assert again.was_complete
@@ -124,6 +130,46 @@ def test_a_changed_parameter_repeats_exactly_the_dependent_steps(laboratory, upd
             assert planned[name].reason.startswith("depends on") != key.startswith(own)
     laboratory.run()  # as it was before: everything is still there
     assert laboratory.ran == []
+
+
+def test_disagreement_is_a_second_prediction_of_the_last_model(laboratory):
+    laboratory.run()
+    laboratory.run("where_to_paint.disagreement=true")
+    assert laboratory.ran == ["second_prediction", "where_to_paint"]
+
+
+def test_weights_of_trust_repeat_what_makes_or_learns_them(laboratory):
+    laboratory.run()
+    laboratory.run("selection.weights=voxels")
+    assert laboratory.ran == DEPENDENTS[2:]
+    laboratory.run("selection.weights=objects")
+    assert laboratory.ran == DEPENDENTS[1:]
+
+
+def test_held_out_pixels_choose_checkpoint_and_iterations_unless_the_values_say_more(laboratory):
+    values = laboratory.plan().training_values("model")
+    assert values["training"]["early_stopping"] == 10
+    assert values["training"]["checkpoints"]["best_metric"] == "affinities_dice"
+    assert values["validation"]["validate_every"] == values["training"]["save_every"] == 50
+    assert laboratory.plan().training("model").training.checkpoints.best_mode == "max"
+    assert "early_stopping" not in laboratory.plan().training_values("affinities_model")["training"]
+    other = laboratory.plan(
+        "model.values.training.early_stopping=null", "model.values.training.checkpoints.best_metric=loss"
+    ).training_values("model")["training"]
+    assert other["early_stopping"] is None
+    assert other["checkpoints"]["best_metric"] == "loss"
+    assert "early_stopping" not in laboratory.plan("round.validation_share=0").training_values("model")["training"]
+
+
+def test_another_share_of_held_out_pixels_repeats_what_learns_them(laboratory):
+    laboratory.run()
+    data = json.loads(Path(laboratory.run(repeat_from="painting").steps[0].result["data"]).read_text())
+    assert data["part_0"]["mask"].endswith("/learnt")
+    finished = laboratory.run("round.validation_share=0")
+    assert "affinities_model" not in laboratory.ran
+    assert laboratory.ran[:2] == ["sparse_model", "sparse_prediction"]
+    assert "validation" not in finished.steps[0].result
+    assert "validation_share is None (was 0.1)" in finished.steps[0].reason
 
 
 def test_repainted_labels_repeat_what_learns_them_and_say_so(laboratory):
@@ -228,6 +274,49 @@ def test_bad_painting_starts_no_run(laboratory):
         with pytest.raises(DataError, match=message):
             laboratory.run(f"round.labels={labels}")
     assert store(laboratory.folder).ids() == []
+
+
+def test_labels_with_other_voxels_than_raw_are_refused(laboratory):
+    other = write(laboratory.folder, "other", np.ones((1, 40, 40), np.uint32))
+    open_volume(other, writable=True).update_attributes({"resolution": [20, 5, 5]})
+    with pytest.raises(DataError, match=r"other .*10.*5|other .*5.*10"):
+        laboratory.run(f"round.labels=[{other}]")
+
+
+def test_a_round_does_not_forget_what_was_painted_in_a_deleted_folder(laboratory):
+    laboratory.run()
+    (laboratory.folder / "places.csv").unlink()
+    with pytest.raises(DataError, match=r"places\.csv of an earlier round is missing"):
+        laboratory.run(parent=1)
+
+
+def test_a_volume_of_one_section_is_refused_and_a_thin_one_reported(laboratory, caplog):
+    with pytest.raises(InputError, match="has one section to predict"):
+        laboratory.run("round.offset=[2,0,0]", "round.shape=[1,40,40]")
+    assert store(laboratory.folder).ids() == []
+    laboratory.run("round.offset=[1,0,0]", "round.shape=[3,40,40]", stop_after="painting")
+    assert "has 3 sections, fewer than the networks see (affinities_model: 4, model: 4)" in caplog.text
+
+
+def test_a_trained_network_that_is_gone_or_reads_something_else_is_refused_before_anything_runs(laboratory):
+    with pytest.raises(InputError, match=r"Training run 7, affinities_model\.run_id, does not exist"):
+        laboratory.run("affinities_model.run_id=7")
+    trained = laboratory.plan().training("affinities_model").model_dump(mode="json")
+    trainings = store(laboratory.folder, "trainings")
+    run = ForeignRun(None, "imported", "one", blank_document(None, "imported", "", trained, {}))
+    run_id = Importer(trainings).add(run).run_id
+    laboratory.run(f"affinities_model.run_id={run_id}", stop_after="painting")
+    with pytest.raises(ConfigError, match=r"reads lsd of sigma_voxels \[3.*\], but .* of \[5"):
+        laboratory.run(
+            f"affinities_model.run_id={run_id}",
+            "sparse_model.values.targets=[{type: lsd, sigma: 50, per_section: true}, "
+            "{type: affinities, offsets: [[0,-1,0],[0,0,-1]]}]",
+        )
+    with pytest.raises(ConfigError, match="reads lsd, affinities, but the sparse model predicts affinities"):
+        laboratory.run(
+            f"affinities_model.run_id={run_id}",
+            "sparse_model.values.targets=[{type: affinities, offsets: [[0,-1,0],[0,0,-1]]}]",
+        )
 
 
 def test_one_object_is_enough_but_is_reported(laboratory, caplog):

@@ -113,6 +113,22 @@ def test_voxels_and_objects_with_large_errors_are_not_trusted(make_volume, slabs
     assert np.array_equal(open_volume(f"{group}/weight").read(), trusted * (255 - errors))
 
 
+def test_weights_by_object_are_one_minus_the_error_of_the_object(make_volume, slabs):
+    values = np.random.default_rng(2).random((4, *slabs.shape)).astype(np.float32)
+    values[..., 5:10] = affinities_of(slabs, OFFSETS)[..., 5:10]
+    volumes = predicted(make_volume, values, offsets=OFFSETS, scale=1), make_volume("objects", slabs)
+    found = compare(volumes, largest_error=0.7, weight_by="objects")["scores"]
+    group = next(iter(found.values()))["group"]
+    trusted, weight = (open_volume(f"{group}/{name}").read() for name in ("trusted", "weight"))
+    errors = open_volume(f"{group}/error_map").read() / 255
+    for one in range(4):
+        expected = 1 - np.sqrt((errors[slabs == one] ** 2).mean())
+        found = weight[(slabs == one) & (trusted > 0)] / 255
+        assert found.size
+        assert np.allclose(found, expected, atol=0.5 / 255 + 1e-9)
+    assert not weight[trusted == 0].any()
+
+
 def test_a_share_is_that_of_the_volume_not_of_blocks(make_volume, slabs):
     values = np.random.default_rng(2).random((4, *slabs.shape)).astype(np.float32)
     values[:, :4] = affinities_of(slabs, OFFSETS)[:, :4]  # in the first blocks nothing is wrong

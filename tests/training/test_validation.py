@@ -26,6 +26,7 @@ class FakeRegion:
         random = np.random.default_rng(seed)
         self.name, self.roi, self.voxel_size = name, Roi(ORIGIN, SHAPE), (4.6, 4.0, 4.0)
         self.raw_roi, self.raw = self.roi, np.zeros(0, dtype=np.float32)
+        self.weights = None
         self.offset = (4 * 4.6 + 1.3, 0.0, -2 * 4.0)  # between voxels
         self.raw_array = random.random(SHAPE).astype(np.float32)
         self.labels = random.integers(0, classes, SHAPE).astype(np.uint8)
