@@ -9,17 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shapes_on_disk import write_meshes, write_skeletons
 
 from incasem_like.commands.cli import answer
 from incasem_like.graphs.parquet import ParquetGraph
-from incasem_like.segmentation.object_files import (
-    write_mesh_fragment,
-    write_mesh_info,
-    write_mesh_manifest,
-    write_precomputed_skeleton,
-    write_skeleton_info,
-    write_swc,
-)
 from incasem_like.tracking import run_experiment
 from incasem_like.tracking.opening import open_store
 from incasem_like.viewing.objects import GraphEdges, PrecomputedShapes, SwcSkeletons, find_objects
@@ -34,18 +27,9 @@ EDGES = np.array([[0, 1], [1, 2]])
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     """Folders as the scripts leave them: meshes of object 7, skeletons of 7 and 9."""
-    meshes, skeletons, swc = (
-        tmp_path / name for name in ("meshes/precomputed", "skeletons/precomputed", "skeletons/swc")
-    )
-    for folder in (meshes, skeletons, swc):
-        folder.mkdir(parents=True)
-    write_mesh_fragment(meshes / "7:0:0", NODES, np.array([[0, 1, 2]]))
-    write_mesh_manifest(meshes, 7, ["7:0:0"])
-    write_mesh_info(meshes)
-    write_skeleton_info(skeletons)
-    for number in (7, 9):
-        write_precomputed_skeleton(skeletons / str(number), NODES, EDGES, np.ones(3))
-        write_swc(swc / f"{number}.swc", NODES + number, EDGES, np.ones(3))
+    write_meshes(tmp_path / "meshes/precomputed", {7: (NODES, [[0, 1, 2]])})
+    write_skeletons(tmp_path / "skeletons/precomputed", {7: (NODES, EDGES), 9: (NODES, EDGES)})
+    write_skeletons(tmp_path / "skeletons/swc", {7: (NODES + 7, EDGES), 9: (NODES + 9, EDGES)}, swc=True)
     return tmp_path
 
 

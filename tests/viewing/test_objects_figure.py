@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shapes_on_disk import write_meshes
 
 from incasem_like.commands.cli import answer
 from incasem_like.errors import DataError, InputError
-from incasem_like.segmentation.object_files import write_mesh_fragment, write_mesh_info, write_mesh_manifest
 from incasem_like.viewing import objects_figure
 from incasem_like.viewing.objects_figure import ObjectView, meshes_of_labels
 from incasem_like.viewing.sections import label_colours
@@ -75,12 +75,7 @@ def test_coarser_labels_look_the_same(labels: Volume) -> None:
 
 
 def test_a_folder_of_meshes_is_drawn(labels: Volume, tmp_path: Path) -> None:
-    folder = tmp_path / "meshes" / "precomputed"
-    folder.mkdir(parents=True)
-    for number, mesh in meshes_of_labels(labels, [3, 9]).items():
-        write_mesh_fragment(folder / f"{number}:0:0", *mesh)
-        write_mesh_manifest(folder, number, [f"{number}:0:0"])
-    write_mesh_info(folder)
+    write_meshes(tmp_path / "meshes" / "precomputed", meshes_of_labels(labels, [3, 9]))
     answer(["figure", str(tmp_path / "meshes"), "-o", str(tmp_path / "a.png"), "--objects", "3,9"])
     answer(["figure", str(labels.address), "-o", str(tmp_path / "b.png"), "--objects", "9,3"])
     meshes, voxels = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("a.png", "b.png"))

@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from shapes_on_disk import write_meshes, write_skeletons
 
 from incasem_like.errors import InputError
 from incasem_like.graphs.parquet import ParquetGraph
-from incasem_like.segmentation.object_files import (
-    write_mesh_fragment,
-    write_mesh_info,
-    write_mesh_manifest,
-    write_precomputed_skeleton,
-    write_skeleton_info,
-    write_swc,
-)
 from incasem_like.viewing.layers import Layer, Meaning
 from incasem_like.viewing.objects import find_objects
 from incasem_like.viewing.scene import Scene
@@ -151,10 +144,8 @@ def coloured(pixels: np.ndarray) -> float:
 
 
 def test_meshes_are_drawn_in_three_dimensions(browser: Any, tmp_path: Path) -> None:
-    corners = np.array([[0, 0, 0], [0, 0, 400], [0, 400, 0], [0, 400, 400]], float)
-    write_mesh_fragment(tmp_path / "7:0:0", corners, np.array([[0, 1, 2], [1, 3, 2], [2, 1, 0], [2, 3, 1]]))
-    write_mesh_manifest(tmp_path, 7, ["7:0:0"])
-    write_mesh_info(tmp_path)
+    corners = [[0, 0, 0], [0, 0, 400], [0, 400, 0], [0, 400, 400]]
+    write_meshes(tmp_path, {7: (corners, [[0, 1, 2], [1, 3, 2], [2, 1, 0], [2, 3, 1]])})
     pixels, errors, foreign = drawn(browser, Scene([], objects=find_objects(tmp_path), plane="3d"))
     assert coloured(pixels) > 0.1
     assert (errors, foreign) == ([], [])
@@ -166,11 +157,7 @@ def test_skeletons_are_drawn_in_three_dimensions(browser: Any, tmp_path: Path, f
     edges = np.array(
         [[number, number + 1] for number in range(24)] + [[number, number + 1] for number in range(25, 48)]
     )
-    if form == "swc":
-        write_swc(tmp_path / "3.swc", nodes, edges, np.ones(len(nodes)))
-    else:
-        write_skeleton_info(tmp_path)
-        write_precomputed_skeleton(tmp_path / "3", nodes, edges, np.ones(len(nodes)))
+    write_skeletons(tmp_path, {3: (nodes, edges)}, swc=form == "swc")
     pixels, errors, foreign = drawn(browser, Scene([], objects=find_objects(tmp_path), plane="3d"))
     assert 0.0005 < coloured(pixels) < 0.1  # thin lines
     assert (errors, foreign) == ([], [])
