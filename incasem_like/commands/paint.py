@@ -16,6 +16,7 @@ from incasem_like.terminal import counted, report_written, shell_command
 
 if TYPE_CHECKING:
     from incasem_like.bootstrapping.places import PaintedCrop
+    from incasem_like.viewing.layers import Layer
     from incasem_like.viewing.napari_layers import LayerData
 
 
@@ -132,7 +133,8 @@ def layers_of_crop(crop: str, over: Sequence[str]) -> tuple[PaintedCrop, list[La
         )
     target = PaintedCrop(address.container, address.dataset)
     labels = replace(open_layer(target.labels().address), name=PAINTED, meaning="labels", visible=True)
-    found, further = [], [layer for place in over for layer in open_place(place)]
+    found: list[Layer] = []
+    further = [layer for place in over for layer in open_place(place)]
     box = None
     for layer in open_place(crop):
         name = layer.name.rpartition("/")[2]

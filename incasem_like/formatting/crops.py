@@ -96,7 +96,7 @@ def create_crop(
     """
     volume = open_volume(raw)
     volume.require_voxel_size()
-    box = crop_roi(str(volume.address), volume.roi, tuple(offset), tuple(shape))  # type: ignore[arg-type]  # of three
+    box = crop_roi(str(volume.address), volume.roi, tuple(offset), tuple(shape))
     around = box.grow(Coordinate(margin), Coordinate(margin)).intersect(volume.roi)
     source = replace(derivation, container=volume.container, dataset=volume.dataset)
     group = derivation.out_dataset
