@@ -65,6 +65,7 @@ setup(
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "docs": ["furo>=2025.9.25", "myst-parser>=5", "sphinx>=9", "sphinx-copybutton>=0.5.2"],
         "movies": ["imageio-ffmpeg>=0.5"],  # MP4; the wheel brings an ffmpeg program
+        "napari": ["napari>=0.6", "PyQt6>=6.6"],  # PyQt6 is GPL; any other Qt that napari takes does as well
         "notebooks": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],
         "postgresql": ["psycopg2-binary>=2.9"],  # LGPL; graphs in PostgreSQL
         "test": [

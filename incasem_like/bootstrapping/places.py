@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -141,8 +141,6 @@ def write_places(folder: Path, places: Sequence[Place], raw: Volume, guess: Volu
         guess: The segmentation, in the Zarr group under ``segmentation`` for orientation.
         context: Sections of raw that the crops show above and below.
     """
-    import tifffile
-
     folder.mkdir(parents=True, exist_ok=True)
     for place in places:
         roi, around = place.roi, place.roi.grow((context, 0, 0), (context, 0, 0)).intersect(raw.roi)
@@ -150,12 +148,18 @@ def write_places(folder: Path, places: Sequence[Place], raw: Volume, guess: Volu
         for name, array in pair.items():
             path = folder / f"{place.name}_{name}.tif"
             if not path.exists():
-                write_whole(path, lambda file, array=array: tifffile.imwrite(file, array, metadata={"axes": "ZYX"}))  # type: ignore[misc]
+                write_whole(path, lambda file, array=array: _write_tiff(file, array))  # type: ignore[misc]
         arrays = {"raw": (pair["raw"], around), "labels": (pair["labels"].astype(np.uint32), roi)}
         arrays["segmentation"] = (guess.read(roi.intersect(guess.roi)), roi.intersect(guess.roi))
         for name, (array, where) in arrays.items():
             _write_crop(folder / CROPS, f"{place.name}/{name}", array, where, raw.require_voxel_size())
     write_whole(folder / TABLE, lambda file: file.write(table_of(places).encode()))
+
+
+def _write_tiff(file: IO[bytes], array: npt.NDArray[Any]) -> None:
+    import tifffile
+
+    tifffile.imwrite(file, array, photometric="minisblack", metadata={"axes": "ZYX"})  # else three sections are colours
 
 
 def table_of(places: Sequence[Place]) -> str:
@@ -184,14 +188,78 @@ def _write_crop(container: Path, name: str, array: npt.NDArray[Any], roi: Roi, v
     volume.mark_complete()
 
 
+@dataclass(frozen=True)
+class PaintedCrop:
+    """A group with ``labels`` to paint, and perhaps a ``mask`` of painted voxels: a place of a round, or another crop.
+
+    Attributes:
+        container: Its container.
+        group: Path inside it.
+    """
+
+    container: str
+    group: str
+
+    @property
+    def tiff(self) -> Path | None:
+        """The TIFF that a place of a round has beside its labels."""
+        path = Path(self.container).parent / f"{self.group}_labels.tif"
+        return path if Path(self.container).name == CROPS and path.exists() else None
+
+    def labels(self) -> Volume:
+        """Open the labels for writing; what was painted in the TIFF is copied into them.
+
+        Raises:
+            DataError: There are none, or the TIFF has another shape, or no whole numbers.
+        """
+        import tifffile
+
+        crop = open_volume(self.container, f"{self.group}/labels", writable=True)
+        if (path := self.tiff) is None:
+            return crop
+        labels = np.atleast_3d(tifffile.imread(path))
+        labels = labels[None, ..., 0] if labels.shape[2] == 1 else labels
+        if labels.shape != tuple(crop.shape) or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"{path} is {list(labels.shape)} of {labels.dtype}, but the place is {list(crop.shape)} of whole "
+                "numbers: paint the file as it was written, without cropping or colours."
+            )
+        if labels.any() and not np.array_equal(labels, crop.read()):
+            crop.write(labels.astype(crop.dtype))
+        return crop
+
+    def save(self, labels: npt.NDArray[Any]) -> int:
+        """Write labels, the TIFF where there is one, and the mask: 1 where something was painted, 0 where erased.
+
+        Args:
+            labels: Of the crop's shape.
+
+        Returns:
+            How many voxels changed.
+        """
+        crop = self.labels()
+        before = crop.read()
+        changed = labels != before
+        if not changed.any():
+            return 0
+        if (path := self.tiff) is not None:  # first: it overrules the labels
+            painted = labels.astype(np.min_scalar_type(max(int(labels.max()), 256)))
+            write_whole(path, lambda file: _write_tiff(file, painted))
+        crop.write(labels)
+        if dataset_exists(self.container, f"{self.group}/mask"):
+            mask = open_volume(self.container, f"{self.group}/mask", writable=True)
+            part = mask.read(crop.roi)
+            part[changed] = labels[changed] > 0
+            mask.write(part, crop.roi)
+        return int(changed.sum())
+
+
 def painted_crops(folder: Path) -> list[Volume]:
     """Return what was painted at the places of a round: its Zarr crops, into which painted TIFFs are copied.
 
     Raises:
-        DataError: The folder is missing; or a TIFF has another shape than its place, or no whole numbers.
+        DataError: The folder is missing; else as ``PaintedCrop.labels``.
     """
-    import tifffile
-
     table = folder / TABLE
     if not table.exists():
         raise DataError(
@@ -201,18 +269,7 @@ def painted_crops(folder: Path) -> list[Volume]:
     found = []
     for row in csv.DictReader(io.StringIO(table.read_text())):
         place = Place(**{key: float(value) if key == "error" else int(value) for key, value in row.items()})  # type: ignore[arg-type]
-        crop = open_volume(folder / CROPS, f"{place.name}/labels", writable=True)
-        path = folder / f"{place.name}_labels.tif"
-        if path.exists():
-            labels = np.atleast_3d(tifffile.imread(path))
-            labels = labels[None, ..., 0] if labels.shape[2] == 1 else labels
-            if labels.shape != tuple(crop.shape) or labels.dtype.kind not in "iu":
-                raise DataError(
-                    f"{path} is {list(labels.shape)} of {labels.dtype}, but the place is {list(crop.shape)} of whole "
-                    "numbers: paint the file as it was written, without cropping or colours."
-                )
-            if labels.any() and not np.array_equal(labels, crop.read()):
-                crop.write(labels.astype(crop.dtype))
+        crop = PaintedCrop(str(folder / CROPS), place.name).labels()
         if crop.read().any():
             found.append(open_volume(crop.address))
     return found

@@ -21,6 +21,7 @@ GROUPS = {
     "jobs": Member("incasem_like.commands.jobs", "jobs", "watch, cancel and repeat work on blocks of volumes"),
     "report": Member("incasem_like.commands.report", "report", "write a page on a run, or compare several"),
     "figure": Member("incasem_like.commands.figure", "figure", "write a picture or a movie of sections of volumes"),
+    "paint": Member("incasem_like.commands.paint", "paint", "paint labels of a crop in napari"),
     "view": Member("incasem_like.commands.view", "view", "show volumes, runs and data configurations in neuroglancer"),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}

@@ -1,9 +1,10 @@
-"""``incasem-like figure``: pictures and movies of sections."""
+"""``incasem-like figure``: pictures and movies of sections, and pictures of objects in three dimensions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,11 @@ from incasem_like.terminal import report_written, shown_path
 from incasem_like.viewing.opening import scene_of_places
 from incasem_like.viewing.sections import MOVIES, PICTURES, SectionView, write_movie, write_picture
 from incasem_like.volumes import Roi
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from incasem_like.volumes import Roi
 
 AXES = {"xy": 0, "xz": 1, "yz": 2}
 
@@ -33,6 +39,16 @@ AXES = {"xy": 0, "xz": 1, "yz": 2}
 @click.option("--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of labels and masks.")
 @click.option("--beside", is_flag=True, help="Every layer in a panel of its own, above the first one.")
 @click.option("--scale_bar", type=click.FloatRange(0), metavar="NM", help="Length of the scale bar; 0 for none.")
+@click.option("--objects", metavar="IDS", help="Draw these objects in 3-D: ids with commas, or all (the 100 largest).")
+@click.option(
+    "--direction",
+    type=float,
+    nargs=2,
+    metavar="TURN TILT",
+    default=(30, 25),
+    show_default=True,
+    help="Of the look at objects, degrees: turned about y, and from above; 0 0 looks along z.",
+)
 @kind_option
 @store_options
 def figure(
@@ -50,13 +66,16 @@ def figure(
     opacity: float,
     beside: bool,
     scale_bar: float | None,
+    objects: str | None,
+    direction: tuple[float, float],
     kind: str,
     stores: StoreChoice,
 ) -> None:
-    """Write a section, or a movie through all sections, of some volumes.
+    """Write a section, or a movie through all sections, of some volumes; or objects in three dimensions.
 
     PLACE is a dataset, a container or group with several, or a run, as for ``incasem-like view``. The first one is
-    shown as grey values; labels, probabilities and masks are painted over it, wherever they are in nm.
+    shown as grey values; labels, probabilities and masks are painted over it, wherever they are in nm. With --objects,
+    PLACE is a dataset of labels, or a folder of meshes as 35_extract_meshes.py writes it.
     """
 
     suffix = output.suffix.lower()
@@ -69,12 +88,20 @@ def figure(
     if suffix in PICTURES and (first, last) != (None, None):
         raise InputError("--first and --last are for movies: give --section for a picture.")
     roi = Roi(offset, shape) if offset and shape else None
+    if objects is not None:
+        if suffix in MOVIES or len(places) > 1 or section is not None:
+            raise InputError(
+                "--objects makes a picture of one PLACE: leave --section out, and name a .png, .tif or .pdf."
+            )
+        write_picture(picture_of_objects(places[0], objects, roi, direction, width, scale_bar), output)
+        report_written("the picture", shown_path(output))
+        return
     view = SectionView(
         scene_of_places(find_places(places, kind, stores)).layers, AXES[plane], roi, width, opacity, beside, scale_bar
     )
     begin, end = view.box.begin[view.axis], view.box.end[view.axis]
     if suffix in PICTURES:
-        write_picture(view, (begin + end) // 2 if section is None else section, output)
+        write_picture(view.image((begin + end) // 2 if section is None else section), output)
         report_written("the picture", shown_path(output))
         return
     numbers = range(begin if first is None else first, end if last is None else last + 1, step)
@@ -82,3 +109,27 @@ def figure(
         raise InputError(f"There are no sections from {first} to {last}: choose --first below --last.")
     write_movie(view, numbers, output, fps)
     report_written(f"the movie of {len(numbers)} sections", shown_path(output))
+
+
+def picture_of_objects(
+    place: str, objects: str, roi: Roi | None, direction: tuple[float, float], width: int, scale_bar: float | None
+) -> Image.Image:
+    """Return a picture of objects, see ``--objects`` of ``figure``.
+
+    Raises:
+        InputError: An id is not a whole number from 1, or a folder of meshes has a part.
+        DataError: An object is not there.
+    """
+    from incasem_like.viewing.objects import PrecomputedShapes, find_objects
+    from incasem_like.viewing.objects_figure import ObjectView, meshes_of_folder, meshes_of_labels
+    from incasem_like.volumes import open_volume
+
+    texts = [text.strip() for text in objects.split(",")]
+    if texts != ["all"] and not all(text.isdigit() and int(text) for text in texts):
+        raise InputError(f"--objects is {objects}: give ids from 1 with commas between them, such as 7,12, or all.")
+    ids = None if texts == ["all"] else sorted({int(text) for text in texts})
+    folders = [one.folder for one in find_objects(Path(place)) if isinstance(one, PrecomputedShapes)]
+    if folders and roi is not None:
+        raise InputError("--offset and --shape choose a part of labels, not of meshes: leave them out.")
+    meshes = meshes_of_folder(folders[0], ids) if folders else meshes_of_labels(open_volume(place), ids, roi)
+    return ObjectView(meshes, *direction, width, scale_bar).image()

@@ -149,6 +149,11 @@ class TrainingConfig(Document):
             self.training.augmentation.elastic,
             self.data.voxel_size,
         )
+        if self.training.augmentation.disks is not None and self.training.synthetic is not None:
+            raise contradiction(
+                "training.augmentation.disks leaves a part of painted labels, but training.synthetic needs none: set "
+                "one of them to null."
+            )
         if simple is not None:
             self._check_exchange(simple.transpose_only)
         if elastic is not None and elastic.rotation and sizes[1] != sizes[2]:

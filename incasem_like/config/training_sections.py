@@ -107,6 +107,13 @@ class SimpleConfig(Section):
     mirror_only: Axes = Field((0, 1, 2), description="Axes that may be mirrored (0 = z).")
 
 
+class DisksConfig(Section):
+    """Sparse labels: of each z section of a block, only disks at new random places count; off by default."""
+
+    count: Positive = Field(1, description="Disks of each z section.")
+    radius: PositiveNumber = Field(20.0, description="Radius of a disk in voxels.")
+
+
 class AugmentationConfig(AppearanceSections):
     """Random changes of each training block; null switches one off."""
 
@@ -115,6 +122,7 @@ class AugmentationConfig(AppearanceSections):
     """Brightness and contrast; null = off."""
     simple: SimpleConfig | None = Field(default_factory=SimpleConfig)
     """Mirroring and transposing; null = off."""
+    disks: DisksConfig | None = Field(None, description="Only random disks of the labels count; null = off.")
 
 
 class SnapshotConfig(Section):

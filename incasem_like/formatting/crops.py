@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
@@ -15,7 +16,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.derive import DatasetWritten, Derivation, Operation, derive, derive_volume
 from incasem_like.formatting.import_volume import import_volume
 from incasem_like.formatting.label_masks import bounding_box, labelled_mask, metric_mask, select
-from incasem_like.formatting.operations import crop
+from incasem_like.formatting.operations import crop, crop_roi
 from incasem_like.volumes import Coordinate, Roi, describe_roi, list_datasets, open_volume, parse_address
 from incasem_like.volumes.parts import aligned_parts
 from incasem_like.volumes.values import check_labels
@@ -75,6 +76,40 @@ def import_painting(
     source = replace(common, container=volume.container, dataset=volume.dataset, out_dataset=f"{group}/raw")
     written.append(derive(source, crop, offset=around.begin, shape=around.shape))
     return written
+
+
+def create_crop(
+    raw: str, derivation: Derivation, *, offset: Sequence[int], shape: Sequence[int], margin: Sequence[int] = (0, 0, 0)
+) -> list[DatasetWritten]:
+    """Make a crop to paint: empty ``labels`` (uint32) and ``mask`` of a box, and ``raw`` of it and around it.
+
+    Args:
+        raw: Address of the volume to paint on.
+        derivation: ``out_container`` and ``out_dataset``, the group to write.
+        offset: First voxel of the box, absolute.
+        shape: Its voxels.
+        margin: Voxels of raw around it (z, y, x), as far as the volume reaches.
+
+    Raises:
+        InputError: A dataset is there with other parameters.
+        DataError: The box reaches outside the volume.
+    """
+    volume = open_volume(raw)
+    volume.require_voxel_size()
+    box = crop_roi(str(volume.address), volume.roi, tuple(offset), tuple(shape))
+    around = box.grow(Coordinate(margin), Coordinate(margin)).intersect(volume.roi)
+    source = replace(derivation, container=volume.container, dataset=volume.dataset)
+    group = derivation.out_dataset
+    written = [derive(replace(source, out_dataset=f"{group}/raw"), crop, offset=around.begin, shape=around.shape)]
+    for name, dtype in (("labels", np.uint32), ("mask", np.uint8)):
+        empty = Operation("unpainted", empty_block, roi=box, dtype=dtype)
+        written.append(derive(replace(source, out_dataset=f"{group}/{name}"), lambda *_, empty=empty: empty))
+    return written
+
+
+def empty_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Return zeros."""
+    return np.zeros(block.write_roi.shape, block.output.dtype)
 
 
 def placed_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:

@@ -116,13 +116,25 @@ def disks_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.u
     """Return the disks of a block."""
     whole, roi = block.inputs[0].roi, block.write_roi
     found = np.zeros(tuple(roi.shape), np.uint8)
-    y, x = np.ogrid[roi.begin[1] : roi.end[1], roi.begin[2] : roi.end[2]]
     for section, mask in enumerate(found):
         number = int(roi.begin[0] - whole.begin[0]) + section
         rng = np.random.default_rng([parameters["seed"], number])
-        for centre in rng.uniform(whole.begin[1:], whole.end[1:], (parameters["count"], 2)) - 0.5:
-            mask[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= parameters["radius"] ** 2] = 1
+        centres = rng.uniform(whole.begin[1:], whole.end[1:], (parameters["count"], 2)) - 0.5
+        mask[inside_disks(mask.shape, centres - tuple(roi.begin[1:]), parameters["radius"])] = 1
     return found
+
+
+def inside_disks(shape: Sequence[int], centres: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.bool_]:
+    """Return which pixels (y, x) have their centre in one of some disks.
+
+    >>> inside_disks((1, 4), np.array([[0, 1.0]]), 1).tolist()
+    [[True, True, True, False]]
+    """
+    inside = np.zeros(tuple(shape), bool)
+    y, x = np.ogrid[: inside.shape[0], : inside.shape[1]]
+    for centre in centres:
+        inside |= (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+    return inside
 
 
 def bounding_box(labels: Volume, derivation: Derivation, margin: Sequence[int] = (0, 0, 0)) -> Roi:

@@ -12,7 +12,8 @@ import gunpowder as gp
 import numpy as np
 
 from incasem_like.config.section import Section
-from incasem_like.config.training_sections import ElasticConfig, IntensityConfig, SimpleConfig
+from incasem_like.config.training_sections import DisksConfig, ElasticConfig, IntensityConfig, SimpleConfig
+from incasem_like.formatting.label_masks import inside_disks
 from incasem_like.samples.appearance import AUGMENTATIONS
 from incasem_like.samples.blocks import INSIDE, MASK, BlockReader
 from incasem_like.samples.deformation import Box, Deformation, random_deformation
@@ -183,10 +184,33 @@ class Appearance(gp.BatchFilter):  # type: ignore[misc]
             batch[RAW].data = AUGMENTATIONS[self.step](batch[RAW].data, self.config, rng)
 
 
+class Disks(gp.BatchFilter):  # type: ignore[misc]
+    """Leaves random disks of each z section in the mask, as if only they had been annotated."""
+
+    def __init__(self, config: DisksConfig, context: gp.Coordinate, randomness: SampleRandomness) -> None:
+        self.config, self.context, self.randomness = config, context, randomness
+
+    def setup(self) -> None:
+        """Declare the array that changes."""
+        self.updates(label_key(MASK), self.spec[label_key(MASK)])
+
+    def process(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
+        """Draw the centres, uniform in the block without the context of the labels, and clear the rest of the mask."""
+        rng = self.randomness.generator("disks")
+        mask = batch[label_key(MASK)]
+        low = np.array(self.context[1:]) - 0.5
+        high = np.array(mask.data.shape[1:]) - low - 1
+        kept = [
+            inside_disks(section.shape, rng.uniform(low, high, (self.config.count, 2)), self.config.radius)
+            for section in mask.data
+        ]
+        mask.data = mask.data * np.array(kept, mask.data.dtype)
+
+
 def sample_pipeline(
     readers: list[BlockReader], chooser: PlaceChooser, settings: SampleSettings, randomness: SampleRandomness
 ) -> gp.Pipeline:
-    """Connect the nodes: regions, position, mirror and transpose, deform, mirror and transpose again, appearance."""
+    """Connect the nodes: regions, position, mirror and transpose, deform, mirror and transpose again, disks, looks."""
     voxel_size = gp.Coordinate(settings.voxel_size_picometres)
     augmentation = settings.augmentation
     pipeline = tuple(RegionSource(reader, voxel_size) for reader in readers) + RandomPlace(
@@ -198,6 +222,8 @@ def sample_pipeline(
         pipeline += Elastic(augmentation.elastic, voxel_size, randomness)
         if augmentation.simple is not None:
             pipeline += Simple(augmentation.simple, "simple_1", randomness)
+    if augmentation.disks is not None:
+        pipeline += Disks(augmentation.disks, gp.Coordinate(settings.label_context), randomness)
     if augmentation.intensity is not None:
         pipeline += Intensity(augmentation.intensity, randomness)
     for name in AUGMENTATIONS:

@@ -11,6 +11,7 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
 
 SECONDS = 120
+SETTLED = 3  # pictures in a row without a change
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
@@ -62,6 +63,26 @@ def wait_until_drawn(browser: Any, seconds: float = SECONDS) -> None:
         time.sleep(0.3)
 
 
+def settled_picture(browser: Any, seconds: float = SECONDS) -> bytes:
+    """Wait until the view is drawn and no longer changes, and return it as PNG.
+
+    Lines and boxes of a server come after the rest, and neuroglancer does not report them as missing.
+
+    Raises:
+        InputError: As ``wait_until_drawn``.
+    """
+    wait_until_drawn(browser, seconds)
+    end, same, picture = time.monotonic() + seconds, 0, b""
+    while same < SETTLED and time.monotonic() < end:
+        # moved and back, as users do: on a busy machine the first look at an index of lines may come too early
+        browser.execute_script("viewer.navigationState.zoomBy(1.001); viewer.navigationState.zoomBy(1 / 1.001)")
+        time.sleep(0.5)
+        wait_until_drawn(browser, seconds)
+        before, picture = picture, bytes(browser.get_screenshot_as_png())
+        same = same + 1 if picture == before else 0
+    return picture
+
+
 def take_screenshot(link: str, path: Path, size: tuple[int, int] = (1200, 800)) -> None:
     """Write a PNG of what a link shows.
 
@@ -76,8 +97,7 @@ def take_screenshot(link: str, path: Path, size: tuple[int, int] = (1200, 800)) 
     browser = start_browser(size)
     try:
         browser.get(link)
-        wait_until_drawn(browser)
-        picture = browser.get_screenshot_as_png()
+        picture = settled_picture(browser)
     finally:
         browser.quit()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -133,16 +133,16 @@ class SectionView:
         visible = (share * inside)[..., None]
         return np.asarray(below * (1 - visible) + colours * visible)
 
-    def _bar(self, pixel: float, columns: int) -> tuple[int, str] | None:
-        """Return the length in pixels and the text of the scale bar."""
+    def _bar(self, pixel: float, columns: int) -> tuple[float, float] | None:
+        """Return the length of the scale bar in pixels and in nm."""
         if self.scale_bar == 0 or self.first.voxel_size is None:
             return None
-        length = self.scale_bar or _round_length(pixel * columns / 5)
+        length = self.scale_bar or round_length(pixel * columns / 5)
         if length > pixel * columns:
             raise InputError(
                 f"A scale bar of {length:g} nm is longer than the picture, {pixel * columns:g} nm: shorten it."
             )
-        return round(length / pixel), f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
+        return length / pixel, length
 
 
 def label_colours(ids: npt.NDArray[Any]) -> Colours:
@@ -154,13 +154,8 @@ def label_colours(ids: npt.NDArray[Any]) -> Colours:
     return np.asarray(SHADES[(scattered % np.uint64(len(SHADES))).astype(np.intp)])
 
 
-def write_picture(view: SectionView, number: int, path: Path) -> None:
-    """Write a section as PNG, TIFF, JPEG or PDF, by the suffix of the file.
-
-    Raises:
-        InputError, DataError: As ``SectionView.image``.
-    """
-    picture = view.image(number)
+def write_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, TIFF, JPEG or PDF, by the suffix of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: picture.save(file, PICTURES[path.suffix.lower()], dpi=(300, 300)))
 
@@ -238,24 +233,29 @@ def _sampled(
     return picked.squeeze(axis - 3), there.squeeze(axis)
 
 
-def _round_length(longest: float) -> float:
+def round_length(longest: float) -> float:
     """Return the largest of 1, 2, 5 times a power of ten that is not above a length."""
     power = 10.0 ** math.floor(math.log10(longest))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= longest)
 
 
-def _labelled(colours: Colours, bar: tuple[int, str] | None, title: str | None = None) -> Image.Image:
+def draw_scale_bar(picture: Image.Image, length: float, nanometres: float) -> None:
+    """Draw a scale bar of that length in pixels into the lower right corner, with its length in nm or µm."""
+    text = f"{nanometres / 1000:g} µm" if nanometres >= 1000 else f"{nanometres:g} nm"
+    draw, margin, height = ImageDraw.Draw(picture), max(4, picture.width // 50), max(3, picture.width // 130)
+    right, bottom = picture.width - margin, picture.height - margin
+    draw.rectangle((right - round(length), bottom - height, right - 1, bottom), fill="white", outline="black")
+    draw.text(
+        (right - length / 2, bottom - height - 2), text, fill="white", anchor="mb", stroke_width=2,
+        stroke_fill="black", font=ImageFont.load_default(max(10, picture.width // 36)),
+    )  # fmt: skip
+
+
+def _labelled(colours: Colours, bar: tuple[float, float] | None, title: str | None = None) -> Image.Image:
     """Return a picture of colours from 0 to 1, with a scale bar in the lower right corner, and a title above."""
     picture = Image.fromarray(np.rint(colours * 255).astype(np.uint8))
     if bar is not None:
-        length, text = bar
-        draw, margin, height = ImageDraw.Draw(picture), max(4, picture.width // 50), max(3, picture.width // 130)
-        right, bottom = picture.width - margin, picture.height - margin
-        draw.rectangle((right - length, bottom - height, right - 1, bottom), fill="white", outline="black")
-        draw.text(
-            (right - length / 2, bottom - height - 2), text, fill="white", anchor="mb", stroke_width=2,
-            stroke_fill="black", font=ImageFont.load_default(max(10, picture.width // 36)),
-        )  # fmt: skip
+        draw_scale_bar(picture, *bar)
     if title is None:
         return picture
     framed = Image.new("RGB", (picture.width, picture.height + TITLE), "white")

@@ -24,6 +24,9 @@ from incasem_like.volumes.opening import Place, find_array, open_volume
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.volume import Volume
 
+# Files of other kinds: a container of that name is a slip of the pen
+NO_CONTAINERS = (".csv", ".gif", ".jpeg", ".jpg", ".json", ".pdf", ".png", ".tif", ".tiff", ".txt", ".yaml", ".yml")
+
 
 def create_volume(
     place: Place,
@@ -100,6 +103,8 @@ def _choose_format(address: Address, name: str | None) -> ArrayFormat:
         hint = nearest(name, writable) or f": choose one of {', '.join(writable)}."
         raise InputError(f"The format {name} cannot be written{hint}")
     there = _format_of_group(address)
+    if there is None and (suffix := Path(address.container).suffix.lower()) in NO_CONTAINERS:
+        raise InputError(f"{address.container} ends in {suffix}, but a container is a folder: write a .zarr or .n5.")
     by_suffix = next(
         (
             known

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from incasem_like.config.training_sections import AugmentationConfig
+from incasem_like.config.training_sections import AugmentationConfig, DisksConfig
 from incasem_like.errors import DataError
 from incasem_like.samples import TrainingSamples, make_loader
 from incasem_like.targets import balance_weights
@@ -282,3 +282,28 @@ def test_several_targets_are_made_of_the_same_block(neurons, make_settings, full
     }  # fmt: skip
     alone = TrainingSamples(samples.data_config, make_settings(augmentation=full_augmentation), seed=4)[0]
     assert set(batch["targets"]["classes"]) == set(alone["targets"]["classes"])
+
+
+def test_disks_at_new_places_are_left_of_the_mask_of_each_section(cell, make_settings, full_augmentation):
+    config = cell.config(cell.entry(offset=(4, 4, 4), shape=(32, 36, 40), mask="volumes/mask"))
+
+    def samples(**sections):
+        augmentation = full_augmentation.model_copy(update=sections)
+        return TrainingSamples(config, make_settings(augmentation=augmentation), seed=3)
+
+    sparse, dense = samples(disks=DisksConfig(count=1, radius=2.5)), samples()
+    masks = []
+    for index in range(3):
+        one, whole = sparse[index], dense[index]
+        for key in ("raw", "labels"):
+            np.testing.assert_array_equal(one[key], whole[key])
+        np.testing.assert_array_equal(sparse[index]["mask"], one["mask"])
+        assert (one["mask"] <= whole["mask"]).all()
+        for section in one["mask"][whole["mask"].all(axis=(1, 2))]:
+            pixels = np.argwhere(section)
+            assert 5 <= len(pixels) <= 25  # 20 on average; at a corner of the section a quarter of them
+            assert np.linalg.norm(pixels[:, None] - pixels, axis=-1).max() <= 5
+        assert not arrays(one)["weight"][one["mask"] == 0].any()
+        masks.append(one["mask"])
+    assert not np.array_equal(masks[0], masks[1])
+    assert not all(np.array_equal(masks[0][0], section) for section in masks[0])

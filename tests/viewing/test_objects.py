@@ -5,19 +5,16 @@ import struct
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from shapes_on_disk import write_meshes, write_skeletons
 
+from incasem_like.commands.cli import answer
 from incasem_like.graphs.parquet import ParquetGraph
-from incasem_like.segmentation.object_files import (
-    write_mesh_fragment,
-    write_mesh_info,
-    write_mesh_manifest,
-    write_precomputed_skeleton,
-    write_skeleton_info,
-    write_swc,
-)
+from incasem_like.tracking import run_experiment
+from incasem_like.tracking.opening import open_store
 from incasem_like.viewing.objects import GraphEdges, PrecomputedShapes, SwcSkeletons, find_objects
 from incasem_like.viewing.opening import scene_of_places
 from incasem_like.viewing.server import serving
@@ -30,18 +27,9 @@ EDGES = np.array([[0, 1], [1, 2]])
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     """Folders as the scripts leave them: meshes of object 7, skeletons of 7 and 9."""
-    meshes, skeletons, swc = (
-        tmp_path / name for name in ("meshes/precomputed", "skeletons/precomputed", "skeletons/swc")
-    )
-    for folder in (meshes, skeletons, swc):
-        folder.mkdir(parents=True)
-    write_mesh_fragment(meshes / "7:0:0", NODES, np.array([[0, 1, 2]]))
-    write_mesh_manifest(meshes, 7, ["7:0:0"])
-    write_mesh_info(meshes)
-    write_skeleton_info(skeletons)
-    for number in (7, 9):
-        write_precomputed_skeleton(skeletons / str(number), NODES, EDGES, np.ones(3))
-        write_swc(swc / f"{number}.swc", NODES + number, EDGES, np.ones(3))
+    write_meshes(tmp_path / "meshes/precomputed", {7: (NODES, [[0, 1, 2]])})
+    write_skeletons(tmp_path / "skeletons/precomputed", {7: (NODES, EDGES), 9: (NODES, EDGES)})
+    write_skeletons(tmp_path / "skeletons/swc", {7: (NODES + 7, EDGES), 9: (NODES + 9, EDGES)}, swc=True)
     return tmp_path
 
 
@@ -130,6 +118,31 @@ def test_places_to_paint_are_boxes_with_a_link_each(round_folder: Path, name: st
     boxes = second["layers"][-1]
     assert boxes["name"] == "places to paint"
     assert boxes["annotations"][0]["pointA"] == [128, 64, 200]
+
+
+def test_a_round_of_bootstrapping_is_shown_with_its_error_map_and_places(
+    round_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = create_volume(tmp_path / "cell.zarr", "errors_1/error_map", shape=(12, 64, 64), dtype="uint8",
+                           voxel_size=(40, 4, 4), attributes={"scale": 255})  # fmt: skip
+    errors.write(np.full((12, 64, 64), 9, np.uint8))
+    errors.mark_complete()
+
+    def work(run: Any) -> dict[str, str]:
+        result = {"group": f"{tmp_path / 'cell.zarr'}/errors_1"}
+        run.set_info("steps", [{"name": "errors", "result": result}])
+        return {"places": str(round_folder)}
+
+    store = open_store(str(tmp_path / "runs"), "bootstrapping", tmp_path)
+    run_experiment(name="bootstrap", config={}, main=work, store=store)
+    monkeypatch.setattr("incasem_like.commands.view.offer_link", lambda *_, **__: None)  # would wait for ctrl-C
+    flags = ["-F", str(tmp_path / "runs"), "--export", str(tmp_path / "view.json")]
+    answer(["view", "bootstrapping/1", *flags])
+    layers = json.loads((tmp_path / "view.json").read_text())["layers"]
+    assert [layer["name"] for layer in layers] == ["errors_1/error_map", "places to paint"]
+    assert [box["description"] for box in layers[1]["annotations"]] == ["place 1, error 0.5", "place 2, error 0.25"]
+    links = [line for line in capsys.readouterr().out.splitlines() if line.startswith("place ")]
+    assert [link[-7:] for link in links] == ["-1.json", "-2.json"]
 
 
 def test_files_of_objects_are_served_and_nothing_beside_them(shapes: Path) -> None:

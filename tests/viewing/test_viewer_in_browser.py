@@ -1,7 +1,6 @@
 """Every kind of layer is on the screen of a browser, in its place; nothing is asked of other machines."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,21 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from shapes_on_disk import write_meshes, write_skeletons
 
 from incasem_like.errors import InputError
 from incasem_like.graphs.parquet import ParquetGraph
-from incasem_like.segmentation.object_files import (
-    write_mesh_fragment,
-    write_mesh_info,
-    write_mesh_manifest,
-    write_precomputed_skeleton,
-    write_skeleton_info,
-    write_swc,
-)
 from incasem_like.viewing.layers import Layer, Meaning
 from incasem_like.viewing.objects import find_objects
 from incasem_like.viewing.scene import Scene
-from incasem_like.viewing.screenshot import start_browser, wait_until_drawn
+from incasem_like.viewing.screenshot import settled_picture, start_browser
 from incasem_like.viewing.served import ServedVolume
 from incasem_like.viewing.server import serving
 from incasem_like.volumes import NanometreRoi, create_volume, open_volume
@@ -57,19 +49,14 @@ def drawn(
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Show a scene; return the pixels (y, x, rgb), errors of the console, and addresses of other machines.
 
-    ``until`` waits for what a viewer does not report as missing: annotations of a server, and views of a grid that are
-    not there yet.
+    ``until`` waits for views of a grid that are not there yet, which a viewer does not report as missing.
     """
     with serving(scene) as link:
         browser.get(link)
-        wait_until_drawn(browser)
-        for attempt in range(60):
-            pixels = np.asarray(Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB"))
+        for _ in range(10):
+            pixels = np.asarray(Image.open(BytesIO(settled_picture(browser))).convert("RGB"))
             if until(pixels):
                 break
-            if attempt > 10:  # on a busy machine the first look at an index may come too early: move, as users do
-                browser.execute_script("viewer.navigationState.zoomBy(1.001)")
-            time.sleep(1)
         errors = [
             entry["message"]
             for entry in browser.get_log("browser")
@@ -157,10 +144,8 @@ def coloured(pixels: np.ndarray) -> float:
 
 
 def test_meshes_are_drawn_in_three_dimensions(browser: Any, tmp_path: Path) -> None:
-    corners = np.array([[0, 0, 0], [0, 0, 400], [0, 400, 0], [0, 400, 400]], float)
-    write_mesh_fragment(tmp_path / "7:0:0", corners, np.array([[0, 1, 2], [1, 3, 2], [2, 1, 0], [2, 3, 1]]))
-    write_mesh_manifest(tmp_path, 7, ["7:0:0"])
-    write_mesh_info(tmp_path)
+    corners = [[0, 0, 0], [0, 0, 400], [0, 400, 0], [0, 400, 400]]
+    write_meshes(tmp_path, {7: (corners, [[0, 1, 2], [1, 3, 2], [2, 1, 0], [2, 3, 1]])})
     pixels, errors, foreign = drawn(browser, Scene([], objects=find_objects(tmp_path), plane="3d"))
     assert coloured(pixels) > 0.1
     assert (errors, foreign) == ([], [])
@@ -172,11 +157,7 @@ def test_skeletons_are_drawn_in_three_dimensions(browser: Any, tmp_path: Path, f
     edges = np.array(
         [[number, number + 1] for number in range(24)] + [[number, number + 1] for number in range(25, 48)]
     )
-    if form == "swc":
-        write_swc(tmp_path / "3.swc", nodes, edges, np.ones(len(nodes)))
-    else:
-        write_skeleton_info(tmp_path)
-        write_precomputed_skeleton(tmp_path / "3", nodes, edges, np.ones(len(nodes)))
+    write_skeletons(tmp_path, {3: (nodes, edges)}, swc=form == "swc")
     pixels, errors, foreign = drawn(browser, Scene([], objects=find_objects(tmp_path), plane="3d"))
     assert 0.0005 < coloured(pixels) < 0.1  # thin lines
     assert (errors, foreign) == ([], [])
@@ -196,7 +177,7 @@ def test_edges_of_a_graph_are_blue_to_red_by_their_score(browser: Any, tmp_path:
         return np.argwhere(high), np.argwhere((blue > 180) & (red < 110) & (green < 160))
 
     scene = Scene([raw], objects=find_objects(graph.folder), plane="xy")
-    pixels, errors, foreign = drawn(browser, scene, lambda pixels: min(map(len, found(pixels))) > 150)
+    pixels, errors, foreign = drawn(browser, scene)
     assert (errors, foreign) == ([], [])
     high, low = found(pixels)
     assert min(len(high), len(low)) > 150

@@ -209,3 +209,13 @@ def test_a_place_that_cannot_be_written(small_disk: Callable[..., Path]) -> None
 def test_importing_the_room_loads_no_tensorstore() -> None:
     code = "import sys, incasem_like.volumes, incasem_like.blockwise; sys.exit('tensorstore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_container_named_like_a_file_is_refused_unless_it_is_there(tmp_path: Path) -> None:
+    about = {"shape": (2, 2, 2), "dtype": "uint8", "voxel_size": (1, 1, 1)}
+    with pytest.raises(InputError, match=r"ends in \.txt, but a container is a folder"):
+        create_volume(tmp_path / "o.txt", "raw", **about)
+    assert not (tmp_path / "o.txt").exists()
+    create_volume(tmp_path / "o.zarr", "raw", **about)
+    (tmp_path / "o.zarr").rename(tmp_path / "o.txt")
+    create_volume(tmp_path / "o.txt", "labels", **about)
