@@ -64,6 +64,7 @@ setup(
     extras_require={
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "docs": ["furo>=2025.9.25", "myst-parser>=5", "sphinx>=9", "sphinx-copybutton>=0.5.2"],
+        "kimimaro": ["kimimaro>=5.8"],  # GPL, therefore never by default; skeletons
         "movies": ["imageio-ffmpeg>=0.5"],  # MP4; the wheel brings an ffmpeg program
         "notebooks": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],
         "postgresql": ["psycopg2-binary>=2.9"],  # LGPL; graphs in PostgreSQL

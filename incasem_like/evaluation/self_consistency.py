@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise.done_log import only_writer, refuse_remote
 from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
@@ -31,7 +32,7 @@ from incasem_like.volumes import Roi, Volume, check_outputs, describe_roi, open_
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.chunk_files import digest
 from incasem_like.volumes.provenance import make_provenance
-from incasem_like.volumes.values import check_label_dtype, inside, probability_scale
+from incasem_like.volumes.values import check_label_dtype, check_labels, inside, probability_scale
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -43,6 +44,7 @@ STORED = 255  # the stored value of an error, or weight, of 1
 CHUNK = 64
 VOXELS_AT_ONCE = 1 << 23
 ERROR_MAP, TRUSTED, WEIGHT, OBJECTS = "error_map", "trusted", "weight", "objects.npz"
+EXCLUDED = ".excluded-{}.npy"  # ids of objects, by their hash
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class SelfConsistency:
                 raise InputError(f"--{name} is {value:g}: give a number from 0 to 1.")
         prediction = open_volume(self.prediction)
         recomputed = Recomputed.of(prediction)
+        if len(set(self.segmentations)) < len(self.segmentations):
+            raise InputError("A segmentation is named twice: name each once.")
         masks = [open_volume(self.mask)] if self.mask else []
         opened = [open_volume(address) for address in self.segmentations]
         for volume in (*opened, *masks):
@@ -178,6 +182,8 @@ class SelfConsistency:
                     f"{volume.address} covers {describe_roi(volume.roi)}, but {prediction.address} "
                     f"{describe_roi(prediction.roi)}: give a segmentation of that prediction."
                 )
+        for segmentation in opened:
+            refuse_remote(segmentation.address)  # the outputs go beside it
         return [Comparison(self, prediction, segmentation, masks, recomputed) for segmentation in opened]
 
 
@@ -239,14 +245,18 @@ class Comparison:
         object_errors = np.sqrt(squares / np.maximum(voxels, 1)) / STORED
         limit = 1.0 if request.largest_object_error is None else request.largest_object_error
         excluded = ids[(object_errors > limit) & (ids > 0)]
-        path = Path(str(parse_address(self.group))) / OBJECTS
-        write_whole(path, lambda file: np.savez(file, id=ids, voxels=voxels, error=object_errors, excluded=excluded))
+        folder = Path(self.group)
         limits = {"largest": largest, "objects": digest([excluded.tolist()]), **count.parameters}
+        path = folder / EXCLUDED.format(limits["objects"])
+        write_whole(path, lambda file: np.save(file, excluded))
         outputs = [self.output(name, limits, run_id, overwrite) for name in (TRUSTED, WEIGHT)]
         trust = BlockTask(
             "trust", outputs[0], counted, trust_block, limits, request.block_shape, further_outputs=(outputs[1],)
         )
         run_blockwise(trust, description="Mask and weights", **how)
+        table = {"id": ids, "voxels": voxels, "error": object_errors, "excluded": excluded}
+        write_whole(folder / OBJECTS, lambda file: np.savez(file, **table))  # type: ignore[arg-type]
+        path.unlink()
         count.forget()
         total = int(histogram.sum())
         levels = np.arange(STORED + 1)
@@ -269,6 +279,7 @@ def error_block(block: Block, parameters: Mapping[str, Any]) -> None:
     recomputed = Recomputed(parameters["target"], parameters["options"])
     context = tuple(int(a - b) for a, b in zip(block.write_roi.begin, block.read_roi.begin, strict=True))
     labels = segmentation.read(block.read_roi, outside="constant")
+    check_labels(labels, str(segmentation.address), block.read_roi.begin)
     valid = np.zeros(labels.shape, np.uint8)
     known = block.read_roi.intersect(block.output.roi)
     place = (known - block.read_roi.begin).to_slices()
@@ -338,7 +349,7 @@ def trust_block(block: Block, parameters: Mapping[str, Any]) -> None:
     stored, labels = errors.read(block.write_roi), segmentation.read(block.write_roi)
     trusted = _counted(labels, masks, block.write_roi, parameters["objects_only"])
     trusted &= stored <= parameters["largest"]
-    excluded = _excluded(Path(block.folder).parent / OBJECTS, parameters["objects"])
+    excluded = _excluded(block.folder.parent / EXCLUDED.format(parameters["objects"]))
     if len(excluded):
         trusted &= ~np.isin(labels, excluded)
     block.outputs[0].write(trusted.view(np.uint8), block.write_roi)
@@ -353,10 +364,9 @@ def _counted(labels: Array, masks: Sequence[Volume], roi: Roi, objects_only: boo
 
 
 @lru_cache(maxsize=1)
-def _excluded(path: Path, content: str) -> Array:
-    """Read the ids of the objects that are not trusted, once in each process; ``content`` is their hash."""
-    with np.load(path, allow_pickle=False) as table:
-        return np.asarray(table["excluded"])
+def _excluded(path: Path) -> Array:
+    """Read the ids of the objects that are not trusted, once in each process."""
+    return np.asarray(np.load(path, allow_pickle=False))
 
 
 def self_consistency_as_run(
@@ -386,7 +396,7 @@ def self_consistency_as_run(
         and ``run_id``.
 
     Raises:
-        InputError: An output was made with other options, and ``overwrite`` is False.
+        InputError: An output was made with other options, and ``overwrite`` is False; or another process is writing.
     """
     comparisons = request.comparisons()
 
@@ -397,7 +407,8 @@ def self_consistency_as_run(
         run.set_info("prediction_run_id", made_by)
         scores = {}
         for step, comparison in enumerate(comparisons):
-            found = comparison.run(run.id or None, overwrite, num_workers, workers)
+            with only_writer(Path(comparison.group)):
+                found = comparison.run(run.id or None, overwrite, num_workers, workers)
             scores[str(comparison.segmentation.address)] = found
             for name in ("error", "objects", "excluded_objects"):
                 run.log_scalar(name, found[name], step)

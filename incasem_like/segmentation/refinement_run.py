@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -92,6 +93,10 @@ class Refinement:
         for name, value in self.options.items():
             if isinstance(value, int | float) and value <= 0:
                 raise InputError(f"--{name} is {value:g}: give more than 0, or leave it out.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{name} is {value:g}: give a number.")
+        if self.min_size and self.max_size and self.min_size > self.max_size:
+            raise InputError(f"--min_size {self.min_size} is above --max_size {self.max_size}: exchange them.")
         if not 0 <= self.most_removed <= 1:
             raise InputError(f"--most_removed is {self.most_removed:g}: give a share from 0 to 1.")
 
@@ -264,7 +269,8 @@ def refine_as_run(
             provenance=make_provenance(TOOL, parameters, [source], run.id or None),
         )
         needed = dict(parameters)
-        table = Path(str(output.address)).with_name(f".{Path(output.dataset).name}.table.npz")
+        name = f".{Path(output.dataset).name}.{digest(parameters)[:10]}.npz"  # another job may decide otherwise
+        table = Path(str(output.address)).with_name(name)
         if change.save is not None:
             change.save(table)
             needed = {"operation": request.operation, "table": table.name, "options": parameters}

@@ -188,6 +188,8 @@ def test_filters_of_no_objects_and_of_equal_objects_remove_nothing():
         ("erode", {"steps": 30, "most_removed": 0.9}, "more than the share --most_removed 0.9"),
         ("filter", {"min_size": 10**6}, "change the options, or raise it"),
         ("filter", {"min_size": 2, "most_removed": 2.0}, "give a share from 0 to 1"),
+        ("filter", {"min_size": 9, "max_size": 8}, "--min_size 9 is above --max_size 8"),
+        ("filter", {"outliers": float("nan")}, "--outliers is nan"),
     ],
 )
 def test_options_that_do_not_suit_are_refused_before_anything_is_written(write, tmp_path, operation, options, message):
@@ -202,6 +204,7 @@ def test_options_that_do_not_suit_are_refused_before_anything_is_written(write, 
     ("text", "message"),
     [
         ("1,2,3\n", "3 values in row 1"),
+        ("id,new_id\n", "has no ids"),
         ("1,2\n1,3\n", "the id 1 twice"),
         ("1,2\na,b\n", "in row 2"),
         ("1,99999999999999999999999\n", "2\\^64"),
