@@ -73,8 +73,13 @@ class Refinement:
     @property
     def options(self) -> dict[str, Any]:
         """The options of the operation that are given, and what remap and merge lists say."""
-        given = {name: getattr(self, name) for name in OPTIONS[self.operation]}
-        return {name: value for name, value in given.items() if value not in (None, False)}
+        return {name: value for name, value in self._given.items() if name in OPTIONS[self.operation]}
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The options of all operations that are given; 0 is."""
+        values = {name: getattr(self, name) for names in OPTIONS.values() for name in names}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
 
     def check(self) -> None:
         """Check that the options suit the operation.
@@ -82,10 +87,8 @@ class Refinement:
         Raises:
             InputError: They do not.
         """
-        every = {name for names in OPTIONS.values() for name in names}
-        others = [name for name in every - set(OPTIONS[self.operation]) if getattr(self, name) not in (None, False)]
-        if others:
-            raise InputError(f"{self.operation} has no --{sorted(others)[0]}: leave it out.")
+        if others := self._given.keys() - self.options.keys():
+            raise InputError(f"{self.operation} has no --{min(others)}: leave it out.")
         if self.operation == "filter" and not self.options:
             raise InputError("filter needs a limit: give --min_size, --max_size, --outliers or --min_sections.")
         if self.operation == "remap" and len(self.options) != 1:

@@ -63,7 +63,7 @@ class ShapeRequest:
         for rows in read_added_up(task.folder / "objects", ("id",)):
             kept = rows["size"] >= self.min_size
             if self.ids is not None:
-                kept = np.isin(rows["id"], np.array(self.ids, np.uint64))
+                kept = np.isin(rows["id"], np.array([one for one in self.ids if one < 2**64], np.uint64))
             parts.append({name: rows[name][kept] for name in ("id", "size", *EXTENT)})
         task.forget()
         objects = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

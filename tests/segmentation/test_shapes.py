@@ -230,6 +230,8 @@ def test_objects_that_cannot_be_extracted_are_named(write, tree, tmp_path, monke
     names = {"segmentation": write(tree), "output": str(tmp_path / "out")}
     with pytest.raises(DataError, match="has no object 17: correct --ids"):
         extract_as_run(Meshes(**names, ids=(9, 17)), store=None)
+    with pytest.raises(DataError, match=f"has no object {2**64}: correct --ids"):
+        extract_as_run(Meshes(**names, ids=(9, 2**64)), store=None)
     with pytest.raises(DataError, match="give --min_size less"):
         extract_as_run(Skeletons(**names, min_size=10**6), store=None)
     with pytest.raises(InputError, match="more than --most_objects 1"):
