@@ -249,14 +249,16 @@ class Comparison:
         limits = {"largest": largest, "objects": digest([excluded.tolist()]), **count.parameters}
         path = folder / EXCLUDED.format(limits["objects"])
         write_whole(path, lambda file: np.save(file, excluded))
-        outputs = [self.output(name, limits, run_id, overwrite) for name in (TRUSTED, WEIGHT)]
-        trust = BlockTask(
-            "trust", outputs[0], counted, trust_block, limits, request.block_shape, further_outputs=(outputs[1],)
-        )
-        run_blockwise(trust, description="Mask and weights", **how)
+        try:
+            outputs = [self.output(name, limits, run_id, overwrite) for name in (TRUSTED, WEIGHT)]
+            trust = BlockTask(
+                "trust", outputs[0], counted, trust_block, limits, request.block_shape, further_outputs=(outputs[1],)
+            )
+            run_blockwise(trust, description="Mask and weights", **how)
+        finally:
+            path.unlink()
         table = {"id": ids, "voxels": voxels, "error": object_errors, "excluded": excluded}
         write_whole(folder / OBJECTS, lambda file: np.savez(file, **table))  # type: ignore[arg-type]
-        path.unlink()
         count.forget()
         total = int(histogram.sum())
         levels = np.arange(STORED + 1)

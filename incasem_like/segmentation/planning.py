@@ -236,6 +236,8 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
 def _check_outputs(plan: Segmentation) -> None:
     """Check, before anything is written, that the group can be made and that no output is an input."""
     container, parts = plan.prediction.container, plan.group.split("/")
+    if Path(container).is_file():
+        raise InputError(f"{container} is a file, beside whose datasets nothing is written: import it into a .zarr.")
     for depth in range(1, len(parts) + 1):
         if dataset_exists(container, name := "/".join(parts[:depth])):
             raise InputError(f"segmentation.output is {plan.group}, but {name} is a dataset: name a new group.")

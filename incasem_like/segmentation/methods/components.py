@@ -14,7 +14,7 @@ from incasem_like.segmentation.methods.base import Labelling
 from incasem_like.segmentation.values import Meaning
 
 
-class Components(Labelling):
+class Connected(Labelling):
     """A method whose objects are connected voxels."""
 
     connectivity: Connectivity = Field(
@@ -27,7 +27,7 @@ class Components(Labelling):
         return self.connectivity
 
 
-class ConnectedComponents(Components):
+class ConnectedComponents(Connected):
     """Connected components of affinities, or of a probability map, above a threshold."""
 
     threshold: Fraction = Field(0.5, description="Affinities or probabilities of at least this connect.")
@@ -43,7 +43,7 @@ class ConnectedComponents(Components):
             neighbour_channels(offsets)
 
 
-class Hysteresis(Components):
+class Hysteresis(Connected):
     """Components of voxels that reach a low threshold and contain a voxel that reaches a high one."""
 
     reads: ClassVar[tuple[Meaning, ...]] = ("boundaries", "objects")
