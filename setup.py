@@ -64,6 +64,7 @@ setup(
     extras_require={
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "docs": ["furo>=2025.9.25", "myst-parser>=5", "sphinx>=9", "sphinx-copybutton>=0.5.2"],
+        "kimimaro": ["kimimaro>=5.8"],  # GPL, therefore never by default; skeletons
         "movies": ["imageio-ffmpeg>=0.5"],  # MP4; the wheel brings an ffmpeg program
         "napari": ["napari>=0.6", "PyQt6>=6.6"],  # PyQt6 is GPL; any other Qt that napari takes does as well
         "notebooks": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],

@@ -27,6 +27,7 @@ from incasem_like.terminal import as_known_error
 from incasem_like.volumes import Address
 
 LOG_NAME = ".blocks.jsonl"
+LOCK_NAME = ".writer.lock"
 _HASH = re.compile(r"[0-9a-f]{32,}")
 SECONDS_BETWEEN_SYNCS = 1.0
 CLOSED = -1
@@ -168,6 +169,25 @@ def held(output: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(log)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes off a folder, which is created, while several outputs in it are written one after the other.
+
+    Args:
+        folder: The folder; all who write it must use this function.
+
+    Raises:
+        InputError: Another process is writing it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)

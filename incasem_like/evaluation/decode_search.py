@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.blockwise.done_log import only_writer
 from incasem_like.errors import ConfigError, DataError, InputError
 from incasem_like.evaluation.evaluate import covered_roi
 from incasem_like.evaluation.instance_run import (
@@ -357,14 +358,12 @@ def search_as_run(
     Raises:
         ConfigError: The parameters of a trial are wrong.
         DataError: The metric is undefined for all.
+        InputError: Another process is searching on the same blocks.
     """
     metric = config.search.metric
     about = [{**block.prediction.as_input(), **{"labels": block.labels.as_input(), "roi": str(block.roi)}}
              for block in blocks]  # fmt: skip
     folder = Path(config.directories.runs) / "searches" / digest([about, config.segmentation.mask])[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    search = DecodeSearch(config, blocks, folder, {"num_workers": num_workers, "workers": workers})
-    search.check_space()
 
     def work(run: Run) -> dict[str, Any]:
         run.inputs([*(block.prediction.as_input() for block in blocks), blocks[0].labels.as_input()])
@@ -389,8 +388,11 @@ def search_as_run(
         return {**result, "run_id": run.id}
 
     values = config.model_dump(mode="json")
-    result = run_experiment(name="search_parameters", config=values, main=work, store=store, **options)
-    shutil.rmtree(folder, ignore_errors=True)  # only after the run has the result
+    with only_writer(folder):
+        search = DecodeSearch(config, blocks, folder, {"num_workers": num_workers, "workers": workers})
+        search.check_space()
+        result = run_experiment(name="search_parameters", config=values, main=work, store=store, **options)
+        shutil.rmtree(folder, ignore_errors=True)  # only after the run has the result
     return result
 
 

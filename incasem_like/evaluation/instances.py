@@ -61,7 +61,7 @@ class Contingency:
         chosen = None if valid is None else valid.reshape(-1) != 0
         if chosen is not None:
             changes[1:] |= chosen[1:] != chosen[:-1]
-        changes[:: truth.shape[-1]] = True  # runs end with their row
+        changes[:: max(1, truth.shape[-1])] = True  # runs end with their row
         starts = np.flatnonzero(changes)
         lengths = np.diff(starts, append=truth.size)
         if chosen is not None:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise.done_log import only_writer, refuse_remote
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
@@ -31,7 +32,7 @@ from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.chunk_files import digest
 from incasem_like.volumes.parts import aligned_parts, grown_block
 from incasem_like.volumes.provenance import make_provenance
-from incasem_like.volumes.values import check_label_dtype, inside, probability_scale
+from incasem_like.volumes.values import check_label_dtype, check_labels, inside, probability_scale
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -43,6 +44,7 @@ STORED = 255  # the stored value of an error, or weight, of 1
 CHUNK = 64
 VOXELS_AT_ONCE = 1 << 23
 ERROR_MAP, TRUSTED, WEIGHT, OBJECTS = "error_map", "trusted", "weight", "objects.npz"
+JUDGED = ".objects-{}.npz"  # while blocks read it, by the hash of the untrusted ids
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,8 @@ class SelfConsistency:
                 raise InputError(f"--{name} is {value:g}: give a number from 0 to 1.")
         prediction = open_volume(self.prediction)
         recomputed = Recomputed.of(prediction)
+        if len(set(self.segmentations)) < len(self.segmentations):
+            raise InputError("A segmentation is named twice: name each once.")
         masks = [open_volume(self.mask)] if self.mask else []
         opened = [open_volume(address) for address in self.segmentations]
         for volume in (*opened, *masks):
@@ -180,6 +184,8 @@ class SelfConsistency:
                     f"{volume.address} covers {describe_roi(volume.roi)}, but {prediction.address} "
                     f"{describe_roi(prediction.roi)}: give a segmentation of that prediction."
                 )
+        for segmentation in opened:
+            refuse_remote(segmentation.address)  # the outputs go beside it
         return [Comparison(self, prediction, segmentation, masks, recomputed) for segmentation in opened]
 
 
@@ -241,16 +247,22 @@ class Comparison:
         object_errors = np.sqrt(squares / np.maximum(voxels, 1)) / STORED
         limit = 1.0 if request.largest_object_error is None else request.largest_object_error
         excluded = ids[(object_errors > limit) & (ids > 0)]
-        path = Path(str(parse_address(self.group))) / OBJECTS
-        write_whole(path, lambda file: np.savez(file, id=ids, voxels=voxels, error=object_errors, excluded=excluded))
+        folder = Path(self.group)
         limits = {"largest": largest, "objects": digest([excluded.tolist()]), **count.parameters}
         if request.weight_by == "objects":
             limits["object_errors"] = digest([ids.tolist(), object_errors.tolist()])
-        outputs = [self.output(name, limits, run_id, overwrite) for name in (TRUSTED, WEIGHT)]
-        trust = BlockTask(
-            "trust", outputs[0], counted, trust_block, limits, request.block_shape, further_outputs=(outputs[1],)
-        )
-        run_blockwise(trust, description="Mask and weights", **how)
+        table = {"id": ids, "voxels": voxels, "error": object_errors, "excluded": excluded}
+        path = folder / JUDGED.format(limits["objects"])
+        write_whole(path, lambda file: np.savez(file, **table))  # type: ignore[arg-type]
+        try:
+            outputs = [self.output(name, limits, run_id, overwrite) for name in (TRUSTED, WEIGHT)]
+            trust = BlockTask(
+                "trust", outputs[0], counted, trust_block, limits, request.block_shape, further_outputs=(outputs[1],)
+            )
+            run_blockwise(trust, description="Mask and weights", **how)
+            path.replace(folder / OBJECTS)
+        finally:
+            path.unlink(missing_ok=True)
         count.forget()
         total = int(histogram.sum())
         levels = np.arange(STORED + 1)
@@ -273,6 +285,7 @@ def error_block(block: Block, parameters: Mapping[str, Any]) -> None:
     recomputed = Recomputed(parameters["target"], parameters["options"])
     context = tuple(int(a - b) for a, b in zip(block.write_roi.begin, block.read_roi.begin, strict=True))
     labels = segmentation.read(block.read_roi, outside="constant")
+    check_labels(labels, str(segmentation.address), block.read_roi.begin)
     valid = np.zeros(labels.shape, np.uint8)
     known = block.read_roi.intersect(block.output.roi)
     place = (known - block.read_roi.begin).to_slices()
@@ -343,7 +356,8 @@ def trust_block(block: Block, parameters: Mapping[str, Any]) -> None:
     trusted = _counted(labels, masks, block.write_roi, parameters["objects_only"])
     trusted &= stored <= parameters["largest"]
     by_object = parameters.get("object_errors", "")
-    ids, object_errors, excluded = _objects(Path(block.folder).parent / OBJECTS, parameters["objects"] + by_object)
+    path = block.folder.parent / JUDGED.format(parameters["objects"])
+    ids, object_errors, excluded = _objects(path, parameters["objects"] + by_object)
     if len(excluded):
         trusted &= ~np.isin(labels, excluded)
     if by_object:
@@ -394,7 +408,7 @@ def self_consistency_as_run(
         and ``run_id``.
 
     Raises:
-        InputError: An output was made with other options, and ``overwrite`` is False.
+        InputError: An output was made with other options, and ``overwrite`` is False; or another process is writing.
     """
     comparisons = request.comparisons()
 
@@ -405,7 +419,8 @@ def self_consistency_as_run(
         run.set_info("prediction_run_id", made_by)
         scores = {}
         for step, comparison in enumerate(comparisons):
-            found = comparison.run(run.id or None, overwrite, num_workers, workers)
+            with only_writer(Path(comparison.group)):
+                found = comparison.run(run.id or None, overwrite, num_workers, workers)
             scores[str(comparison.segmentation.address)] = found
             for name in ("error", "objects", "excluded_objects"):
                 run.log_scalar(name, found[name], step)

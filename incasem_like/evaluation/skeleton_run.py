@@ -71,8 +71,14 @@ class SkeletonEvaluation:
 
         Raises:
             DataError: A file is missing or wrong.
-            InputError: The scale is not above 0.
+            InputError: The scale is not above 0, a segmentation is named twice, or an option has no effect.
         """
+        if len(set(self.segmentations)) < len(self.segmentations):
+            raise InputError("A segmentation is named twice: name each once.")
+        if self.graph is not None and not self.edits:
+            raise InputError("--graph is the graph for --edits: add --edits, or leave --graph out.")
+        if (self.node_mask or self.node_components) and not self.skeletons[0].startswith("mongodb"):
+            raise InputError("--node_mask and --node_components are for skeletons in MongoDB: leave them out.")
         if not self.scale > 0 or not math.isfinite(self.scale):
             raise InputError(f"--scale is {self.scale:g}: give the length in nm of one unit of the positions.")
         options = {"node_mask": self.node_mask, "node_components": self.node_components}
@@ -238,6 +244,11 @@ class _Placed:
         if request.edits:
             fragments, graph, threshold = graph_beside(self.volume, request.graph)
             at_nodes = ids_at(fragments, self.nodes, num_workers, workers)
+            if not np.isin(at_nodes[at_nodes > 0], graph.ids).all():
+                raise DataError(
+                    f"The graph lacks fragments of {self.volume.address}, so it is that of another segmentation: name "
+                    "the right one with --graph."
+                )
             found |= edits_needed(self.skeletons, at_nodes, segments, graph, threshold)
         return found
 
@@ -260,6 +271,7 @@ def graph_beside(segmentation: Volume, graph: str | None = None) -> tuple[Volume
 
     Raises:
         DataError: It lacks fragments, threshold, or edges with scores.
+        InputError: The store holds the graph of another segmentation.
     """
     group = segmentation.dataset.rpartition("/")[0]
     made = (segmentation.provenance or {}).get("parameters") or {}
@@ -273,13 +285,16 @@ def graph_beside(segmentation: Volume, graph: str | None = None) -> tuple[Volume
     nodes, edges = store.read_nodes(), store.read_edges()
     if not nodes or "merge_score" not in edges:
         raise DataError(f"The graph of {segmentation.address} has no edges with scores: name its store with --graph.")
+    if graph is not None and "://" in graph:
+        store.claim(str((Path(segmentation.container) / group).absolute()))
     ids = nodes["id"]
+    if not (np.isin(edges["u"], ids) & np.isin(edges["v"], ids)).all():
+        raise DataError(f"The graph of {segmentation.address} has edges of unknown fragments: segment again.")
     indices = np.stack([np.searchsorted(ids, edges[end]) for end in ("u", "v")], axis=1)
-    known = (indices < len(ids)).all(axis=1)
-    scores = edges["merge_score"][known].astype(np.float64)
+    scores = edges["merge_score"].astype(np.float64)
     return (
         open_volume(segmentation.container, f"{group}/fragments"),
-        FragmentGraph(ids, indices[known].astype(np.int64), scores),
+        FragmentGraph(ids, indices.astype(np.int64), scores),
         float(threshold),
     )
 

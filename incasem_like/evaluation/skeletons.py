@@ -14,6 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from incasem_like.errors import DataError, InputError
+from incasem_like.tracking.values import without_credentials
 
 Array = npt.NDArray[Any]
 SKELETON_NAMES = ("skeleton_id", "skeleton", "neuron_id", "component_id")
@@ -208,8 +209,6 @@ READERS = {".swc": _read_swc, ".csv": _read_csv, ".graphml": _read_graphml}
 
 def _read_mongo(url: str, scale: float, node_mask: str | None = None, node_components: str | None = None) -> Skeletons:
     import pymongo
-
-    from incasem_like.tracking.values import without_credentials
 
     address, _, name = url.rpartition("/")
     database, where = address.rpartition("/")[2], without_credentials(url)

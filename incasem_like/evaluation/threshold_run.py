@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.table import Table
 
 from incasem_like.errors import InputError
 from incasem_like.evaluation.blocks import ARTIFACT, VoxelParts, intervals, pack
@@ -20,8 +21,6 @@ from incasem_like.volumes import Volume, open_volume
 from incasem_like.volumes.chunk_files import digest
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from incasem_like.blockwise.workers_file import Workers
     from incasem_like.tracking import Run, RunStore
 
@@ -171,8 +170,6 @@ def prediction_run_id(prediction: Volume) -> int | str | None:
 
 def result_table(result: Mapping[str, Any]) -> Table:
     """Return a result as a table with a row per threshold, the best one marked and in bold."""
-    from rich.table import Table
-
     best = (result["best"] or {}).get("threshold")
     table = Table("threshold", *SCORES, "")
     for threshold in result["dice"]:

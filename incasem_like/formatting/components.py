@@ -20,6 +20,7 @@ from incasem_like.blockwise import Block
 from incasem_like.blockwise.grid import BlockGrid
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.volumes import Roi, Volume
+from incasem_like.volumes.values import check_labels
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -140,6 +141,7 @@ def label_equal(values: Array) -> Ids:
 def parts_of_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     """Return value and size of each part of a block, the ids on its faces, and which parts touch."""
     values = block.inputs[0].read(block.write_roi)
+    check_labels(values, str(block.inputs[0].address), block.write_roi.begin)
     parts = label_equal(values)
     of_part = np.zeros(int(parts.max()) + 1, values.dtype)
     of_part[parts] = values

@@ -70,8 +70,10 @@ class MongoGraph:
         found = meta.find_one({}) or {}
         known = found.get("segmentation") or ("one of another program" if found else None)
         check_claim(known, segmentation, str(self))
-        if not found:
-            meta.insert_one({"directed": False, "segmentation": segmentation})
+        if not found:  # another process may be claiming it now: the first one of this id has it
+            claim = {"$setOnInsert": {"directed": False, "segmentation": segmentation}}
+            meta.update_one({"_id": "claim"}, claim, upsert=True)
+            check_claim(meta.find_one({"_id": "claim"})["segmentation"], segmentation, str(self))
 
     def clear(self) -> None:
         """Remove nodes, edges of all scoring functions, and the claim."""

@@ -53,7 +53,8 @@ def check_graph_url(url: str) -> None:
         InputError: The kind of database is unknown, or the URL contains a password, which records would show.
     """
     if _kind(url) not in STORES:
-        raise InputError(f"Unknown graph store {_kind(url)}://: use {', '.join(f'{kind}://' for kind in STORES)}.")
+        known = f"{_kind(url)}://" if "://" in url else url
+        raise InputError(f"Unknown graph store {known}: use {', '.join(f'{kind}://' for kind in STORES)}.")
     password = urlsplit(url).password
     if password and not password.startswith("$"):
         raise InputError(

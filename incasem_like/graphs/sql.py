@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,9 @@ class SqlGraph:
             url = sqlalchemy.make_url(self.url)
             if url.drivername == "postgresql":
                 url = url.set(drivername="postgresql+psycopg2")
+            file = Path(url.database or "") if url.drivername == "sqlite" else Path()
+            if not file.parent.is_dir():
+                raise InputError(f"The folder of the graph store {self} does not exist: create {file.parent}.")
             options: dict[str, Any] = {"timeout": SECONDS_TO_WAIT_FOR_A_LOCK} if url.drivername == "sqlite" else {}
             return sqlalchemy.create_engine(url, connect_args=options, poolclass=sqlalchemy.NullPool)
         except (sqlalchemy.exc.ArgumentError, ImportError) as error:
@@ -71,6 +75,8 @@ class SqlGraph:
         table = SqlTable("meta", MetaData(), Column("segmentation", Text, primary_key=True))
 
         def work(connection: sqlalchemy.Connection) -> None:
+            if connection.dialect.name == "postgresql":  # against another process that looks now
+                connection.exec_driver_sql("LOCK TABLE meta IN EXCLUSIVE MODE")
             found = connection.execute(table.select()).scalar()
             check_claim(found, segmentation, str(self))
             if found is None:

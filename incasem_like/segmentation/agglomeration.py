@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import waterz
+from bioimage_cpp.graph import region_adjacency_graph
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -146,8 +148,6 @@ def agglomerate(
     Returns:
         The history; ``cut(t)`` is the segmentation at any threshold t up to ``max_threshold``.
     """
-    import waterz
-
     local, ids = consecutive(fragments)
     if not len(ids):
         return MergeHistory(ids, np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
@@ -172,8 +172,6 @@ def adjacent_pairs(fragments: Ids) -> tuple[Ids, npt.NDArray[np.int64]]:
     >>> [part.tolist() for part in adjacent_pairs(np.array([[[5, 5, 0, 9]], [[5, 3, 9, 9]]], np.uint64))]
     [[3, 5, 9], [[0, 1], [0, 2]]]
     """
-    from bioimage_cpp.graph import region_adjacency_graph
-
     local, ids = consecutive(fragments)
     if not len(ids):
         return ids, np.zeros((0, 2), np.int64)

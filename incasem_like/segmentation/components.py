@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 
@@ -29,8 +30,6 @@ def label_mask(mask: npt.NDArray[np.bool_], connectivity: Connectivity = 26) -> 
     >>> label_mask(np.array([[[True, False], [False, True]]]), 6).tolist()
     [[[1, 0], [0, 2]]]
     """
-    import cc3d
-
     return np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=connectivity, binary_image=True))
 
 
@@ -48,8 +47,6 @@ def label_affinities(joined: npt.NDArray[np.bool_], offsets: Sequence[Offset]) -
     >>> label_affinities(joined, [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]).tolist()
     [[[1, 1, 2, 2, 0]]]
     """
-    import cc3d
-
     shape = joined.shape[1:]
     graph = np.zeros(shape, np.uint8)  # bits 2 * axis and 2 * axis + 1: connected to the next and the previous voxel
     for axis, channel in enumerate(neighbour_channels(offsets)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 
@@ -180,8 +181,6 @@ def fill_holes(labels: Array) -> tuple[Array, int]:
     >>> fill_holes(np.stack([np.full((3, 3), 4), ring, np.full((3, 3), 4)]))[1]
     1
     """
-    import cc3d
-
     background = cc3d.connected_components(labels == 0, connectivity=6)
     count = int(background.max())
     lowest, highest = np.full(count + 1, np.iinfo(np.uint64).max), np.zeros(count + 1, np.uint64)

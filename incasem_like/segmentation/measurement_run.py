@@ -102,8 +102,8 @@ def measure_as_run(
     """
     segmentation, values = request.open()
     inputs = [segmentation, *values.values()]
-    folder = ResultFolder(Path(request.output), "measure_objects", {"values": list(values)}, inputs)
-    if folder.is_finished(overwrite):
+    folder = ResultFolder(Path(request.output), "measure_objects", {"values": list(values)}, inputs, overwrite)
+    if folder.is_finished():
         return {"folder": request.output}
 
     def work(run: Run) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from bioimage_cpp.graph import UndirectedGraph
+from bioimage_cpp.graph.mutex_watershed import mutex_watershed_clustering, semantic_mutex_watershed_clustering
+from bioimage_cpp.segmentation import mutex_watershed as engine
 
 from incasem_like.segmentation.affinities import Offset, ends
 
@@ -92,8 +95,6 @@ def mutex_watershed(
     >>> mutex_watershed(np.concatenate([near, far]), [(0, 0, -1), (0, 0, -2)]).tolist()
     [[[1, 1, 2, 2]]]
     """
-    from bioimage_cpp.segmentation import mutex_watershed as engine
-
     order = sorted(range(len(offsets)), key=lambda channel: not is_attractive(offsets[channel]))
     attractive = sum(is_attractive(offset) for offset in offsets)
     weights = mutex_weights(affinities, offsets, bias)
@@ -167,9 +168,6 @@ def cluster_with_seeds(seeds: Ids, attracts: tuple[Array, Array], repels: tuple[
     >>> cluster_with_seeds(np.array([5, 0, 0, 7], np.uint64), edges, nothing).tolist()
     [1, 1, 1, 2]
     """
-    from bioimage_cpp.graph import UndirectedGraph
-    from bioimage_cpp.graph.mutex_watershed import mutex_watershed_clustering, semantic_mutex_watershed_clustering
-
     pairs, weights = attracts
     order = np.lexsort((-weights, pairs[:, 1], pairs[:, 0]))
     order = order[np.append(True, (np.diff(pairs[order].astype(np.int64), axis=0) != 0).any(1))[: len(order)]]

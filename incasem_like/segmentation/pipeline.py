@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, run_blockwise
-from incasem_like.blockwise.done_log import read_log
+from incasem_like.blockwise.done_log import only_writer, read_log
 from incasem_like.blockwise.grid import block_grid
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError
@@ -69,29 +69,30 @@ def segment(
         of objects and voxels removed by size.
 
     Raises:
-        InputError: A stage was made with other options, and ``overwrite`` is False.
+        InputError: A stage was made with other options, and ``overwrite`` is False; or another process is writing it.
     """
     how: dict[str, Any] = {"num_workers": num_workers, "workers": workers}
-    plan.is_finished(overwrite)  # refuses other options before edges of another score are made
-    if isinstance(plan.section.chosen, Labelling):
-        ((cut, name),) = plan.names().items()
-        output, sizes, removed = label_volume(plan, name, overwrite=overwrite, run_id=run_id, **how)
-        made = [{"address": str(output.address), "threshold": cut, "objects": len(sizes), **removed}]
-        return {"segmentations": made}
-    fragments, nodes, edges = make_graph(plan, overwrite=overwrite, run_id=run_id, **how)
-    made = []
-    for cut, name in plan.names().items():
-        segments, removed = segments_at(plan, nodes, edges, cut)
-        table, task = (nodes["id"], segments), partial(_segmentation_task, plan, fragments)
-        output = write_segments(plan, name, cut, table, task, overwrite=overwrite, run_id=run_id, **how)
-        objects = len(np.unique(segments[segments > 0]))
-        made.append({"address": str(output.address), "threshold": cut, "objects": objects, **removed})
-    return {
-        "fragments": len(nodes["id"]),
-        "edges": len(edges["u"]),
-        "fragments_address": str(fragments.address),
-        "segmentations": made,
-    }
+    with only_writer(plan.folder):
+        plan.is_finished(overwrite)  # refuses other options before edges of another score are made
+        if isinstance(plan.section.chosen, Labelling):
+            ((cut, name),) = plan.names().items()
+            output, sizes, removed = label_volume(plan, name, overwrite=overwrite, run_id=run_id, **how)
+            made = [{"address": str(output.address), "threshold": cut, "objects": len(sizes), **removed}]
+            return {"segmentations": made}
+        fragments, nodes, edges = make_graph(plan, overwrite=overwrite, run_id=run_id, **how)
+        made = []
+        for cut, name in plan.names().items():
+            segments, removed = segments_at(plan, nodes, edges, cut)
+            table, task = (nodes["id"], segments), partial(_segmentation_task, plan, fragments)
+            output = write_segments(plan, name, cut, table, task, overwrite=overwrite, run_id=run_id, **how)
+            objects = len(np.unique(segments[segments > 0]))
+            made.append({"address": str(output.address), "threshold": cut, "objects": objects, **removed})
+        return {
+            "fragments": len(nodes["id"]),
+            "edges": len(edges["u"]),
+            "fragments_address": str(fragments.address),
+            "segmentations": made,
+        }
 
 
 def make_graph(
@@ -154,10 +155,10 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
         "dtype": np.uint32 if highest < 2**32 else np.uint64,
         "provenance": make_provenance(TOOL, stage, plan.inputs, run_id),
     }
-    output = stage_output(plan, f"{plan.group}/fragments", options, task, overwrite)
     claimed = str(plan.folder.absolute())
     if plan.section.graph is not None:
         plan.graph.claim(claimed)
+    output = stage_output(plan, f"{plan.group}/fragments", options, task, overwrite)
     if not output.complete and read_log(str(output.address)) is None:
         plan.graph.clear()
         shutil.rmtree(plan.folder / "graph", ignore_errors=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.done_log import first_difference
+from incasem_like.blockwise.done_log import first_difference, refuse_remote
 from incasem_like.errors import InputError
 from incasem_like.graphs import GraphStore, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
@@ -22,10 +22,11 @@ from incasem_like.segmentation.predicted import AsPrepared, PredictedVolume
 from incasem_like.segmentation.probabilities import check_mask, check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
 from incasem_like.segmentation.values import Meaning, Values, is_stored, offset_channels, read_values
-from incasem_like.volumes import Roi, Volume, dataset_exists, open_volume
+from incasem_like.volumes import Roi, Volume, check_outputs, dataset_exists, open_volume, parse_address
 from incasem_like.volumes.agreement import check_same_voxels
+from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.parts import shuffled_parts
-from incasem_like.volumes.values import check_label_dtype
+from incasem_like.volumes.values import check_label_dtype, check_labels
 
 SAMPLES, SAMPLE_VOXELS = 4, 1 << 20
 
@@ -214,8 +215,15 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
             "without '/' in front and without '..'."
         )
     plan = Segmentation(prediction, mask, meaning, offsets, section, group, seeds)
+    _check_outputs(plan)
     if isinstance(prediction, PredictedVolume):  # with the offsets that its network was trained with
         return plan
+    begin, end = prediction.roi.begin[0], prediction.roi.end[0]
+    if section.excluded_sections and not any(begin <= z < end for z in section.excluded_sections):
+        warn_once(
+            f"segmentation.excluded_sections {list(section.excluded_sections)} has no section of {prediction.address}, "
+            f"z {begin}-{end - 1}: they are absolute indices."
+        )
     doubtful = offsets and not _from_training(prediction, offsets)
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
     for roi in parts[:SAMPLES]:
@@ -223,6 +231,19 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
         if doubtful:
             check_signs(sample.fractions, offsets, str(prediction.address))
     return plan
+
+
+def _check_outputs(plan: Segmentation) -> None:
+    """Check, before anything is written, that the group can be made and that no output is an input."""
+    container, parts = plan.prediction.container, plan.group.split("/")
+    if Path(container).is_file():
+        raise InputError(f"{container} is a file, beside whose datasets nothing is written: import it into a .zarr.")
+    for depth in range(1, len(parts) + 1):
+        if dataset_exists(container, name := "/".join(parts[:depth])):
+            raise InputError(f"segmentation.output is {plan.group}, but {name} is a dataset: name a new group.")
+    outputs = [parse_address(container, name) for name in (f"{plan.group}/fragments", *plan.names().values())]
+    refuse_remote(outputs[0])
+    check_outputs(outputs, [volume.address for volume in plan.inputs], "name another segmentation.output")
 
 
 def _from_training(prediction: Volume, offsets: Sequence[Offset]) -> bool:
@@ -258,8 +279,10 @@ def read_block(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values:
     values = read_values(prediction, mask, parameters["meaning"], offsets, roi, excluded)
     if not parameters["seeds"]:
         return values
-    seeds = block.inputs[1 + parameters["mask"]].read(roi, outside="constant").astype(np.uint64)
-    return dataclasses.replace(values, seeds=seeds * values.valid)
+    source = block.inputs[1 + parameters["mask"]]
+    seeds = source.read(roi, outside="constant")
+    check_labels(seeds, str(source.address), roi.begin)
+    return dataclasses.replace(values, seeds=seeds.astype(np.uint64) * values.valid)
 
 
 def block_values(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values | None:

@@ -126,7 +126,7 @@ def read_merges(path: Path) -> dict[int, int]:
     ids = list(dict.fromkeys(one for row in groups for one in row))
     at = {one: number for number, one in enumerate(ids)}
     pairs = np.array([(at[row[0]], at[one]) for row in groups for one in row], np.int64).reshape(-1, 2)
-    components = joined_nodes(len(ids), pairs[:, 0], pairs[:, 1]) if ids else np.zeros(0, np.uint64)
+    components = joined_nodes(len(ids), pairs[:, 0], pairs[:, 1])
     first: dict[int, int] = {}
     return {one: first.setdefault(int(number), one) for one, number in zip(ids, components, strict=True)}
 
@@ -145,6 +145,8 @@ def _rows_of_ids(path: Path) -> list[tuple[int, list[int]]]:
             raise InputError(f"{path} has {','.join(row)} in row {number}: give ids, whole numbers below 2^64.")
         if values:
             found.append((number, [int(value) for value in values]))
+    if not found:
+        raise InputError(f"{path} has no ids: name a CSV file of ids.")
     return found
 
 

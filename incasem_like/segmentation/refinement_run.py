@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -72,8 +73,13 @@ class Refinement:
     @property
     def options(self) -> dict[str, Any]:
         """The options of the operation that are given, and what remap and merge lists say."""
-        given = {name: getattr(self, name) for name in OPTIONS[self.operation]}
-        return {name: value for name, value in given.items() if value not in (None, False)}
+        return {name: value for name, value in self._given.items() if name in OPTIONS[self.operation]}
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The options of all operations that are given; 0 is."""
+        values = {name: getattr(self, name) for names in OPTIONS.values() for name in names}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
 
     def check(self) -> None:
         """Check that the options suit the operation.
@@ -81,10 +87,8 @@ class Refinement:
         Raises:
             InputError: They do not.
         """
-        every = {name for names in OPTIONS.values() for name in names}
-        others = [name for name in every - set(OPTIONS[self.operation]) if getattr(self, name) not in (None, False)]
-        if others:
-            raise InputError(f"{self.operation} has no --{sorted(others)[0]}: leave it out.")
+        if others := self._given.keys() - self.options.keys():
+            raise InputError(f"{self.operation} has no --{min(others)}: leave it out.")
         if self.operation == "filter" and not self.options:
             raise InputError("filter needs a limit: give --min_size, --max_size, --outliers or --min_sections.")
         if self.operation == "remap" and len(self.options) != 1:
@@ -92,6 +96,10 @@ class Refinement:
         for name, value in self.options.items():
             if isinstance(value, int | float) and value <= 0:
                 raise InputError(f"--{name} is {value:g}: give more than 0, or leave it out.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{name} is {value:g}: give a number.")
+        if self.min_size and self.max_size and self.min_size > self.max_size:
+            raise InputError(f"--min_size {self.min_size} is above --max_size {self.max_size}: exchange them.")
         if not 0 <= self.most_removed <= 1:
             raise InputError(f"--most_removed is {self.most_removed:g}: give a share from 0 to 1.")
 
@@ -264,7 +272,8 @@ def refine_as_run(
             provenance=make_provenance(TOOL, parameters, [source], run.id or None),
         )
         needed = dict(parameters)
-        table = Path(str(output.address)).with_name(f".{Path(output.dataset).name}.table.npz")
+        name = f".{Path(output.dataset).name}.{digest(parameters)[:10]}.npz"  # another job may decide otherwise
+        table = Path(str(output.address)).with_name(name)
         if change.save is not None:
             change.save(table)
             needed = {"operation": request.operation, "table": table.name, "options": parameters}

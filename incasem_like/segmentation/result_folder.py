@@ -28,6 +28,7 @@ class ResultFolder:
         tool: What makes it.
         parameters: All that the result depends on beside the volumes, JSON-serializable.
         inputs: The volumes.
+        overwrite: Whether a result of other options or volumes is replaced.
 
     >>> import tempfile
     >>> folder = ResultFolder(Path(tempfile.mkdtemp()) / "tables", "measure", {"surfaces": True})
@@ -41,8 +42,9 @@ class ResultFolder:
     tool: str
     parameters: Mapping[str, Any]
     inputs: Sequence[Volume] = field(default=())
+    overwrite: bool = False
 
-    def is_finished(self, overwrite: bool = False) -> bool:
+    def is_finished(self) -> bool:
         """Return whether the folder holds the result already.
 
         Raises:
@@ -55,7 +57,7 @@ class ResultFolder:
             same = self._identity(found) == self._identity(make_provenance(self.tool, self.parameters, self.inputs))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.path} exists and holds no result of this script: name another folder.") from error
-        if not same and not overwrite:
+        if not same and not self.overwrite:
             raise InputError(
                 f"{self.path} was made with other options or from other volumes: add --overwrite to replace it, or "
                 "name another folder."
@@ -70,13 +72,18 @@ class ResultFolder:
 
     @contextmanager
     def fill(self, run_id: int | None) -> Iterator[Path]:
-        """Yield an empty folder to fill, which then replaces an earlier result; the parts are removed after it."""
+        """Yield an empty folder to fill, which then replaces an earlier result; the parts are removed after it.
+
+        Raises:
+            InputError: As ``is_finished``; another process may have written its result in the meantime.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         parts, provenance = self.parts, make_provenance(self.tool, self.parameters, self.inputs, run_id)
         old = self.path.with_name(f".{self.path.name}.old")
         with whole_folder(self.path) as folder:
             yield folder
             (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1), encoding="utf-8")
+            self.is_finished()
             if self.path.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 os.replace(self.path, old)

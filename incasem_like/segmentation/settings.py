@@ -73,10 +73,14 @@ class SegmentationSection(MethodSection):
     max_size: Positive | None = Field(None, description="Larger objects are removed; null = none.")
 
     @model_validator(mode="after")
-    def _has_a_method(self) -> Self:
+    def _agrees(self) -> Self:
         if self.method not in METHODS:
             ending = nearest(self.method, METHODS) or f": known are {', '.join(METHODS)}."
             raise contradiction(f"segmentation.method '{self.method}' is not a method{ending}")
+        if self.max_size is not None and self.min_size > self.max_size:
+            raise contradiction(
+                f"segmentation.min_size is {self.min_size} and above max_size {self.max_size}: exchange them."
+            )
         if self.graph is not None:
             try:
                 check_graph_url(self.graph)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 VOXELS_IN_BLOCK = 1 << 22
 MeshFormat = Literal["precomputed", "ply", "obj"]
-MESH_FORMATS: tuple[MeshFormat, ...] = ("precomputed", "ply", "obj")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class ShapeRequest:
         for rows in read_added_up(task.folder / "objects", ("id",)):
             kept = rows["size"] >= self.min_size
             if self.ids is not None:
-                kept = np.isin(rows["id"], np.array(self.ids, np.uint64))
+                kept = np.isin(rows["id"], np.array([one for one in self.ids if one < 2**64], np.uint64))
             parts.append({name: rows[name][kept] for name in ("id", "size", *EXTENT)})
         task.forget()
         objects = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
@@ -85,13 +86,28 @@ class Skeletons(ShapeRequest):
     """Request of skeletons.
 
     Attributes:
-        scale, constant: As for ``shapes.skeletonize``; the constant in nm.
+        scale, constant, engine: As for ``shapes.skeletonize``; the constant in nm.
         most_voxels: Objects with a larger bounding box are coarsened to so many voxels.
     """
 
     scale: float = 1.5
     constant: float = 300.0
+    engine: shapes.Engine = "bioimage-cpp"
     most_voxels: int = 1 << 27
+
+    def check(self) -> None:
+        """Check that the options have valid values, and that the engine is installed.
+
+        Raises:
+            InputError: One has not, or it is not.
+        """
+        for name in ("scale", "constant"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--{name} is {getattr(self, name):g}: give 0 or more.")
+        if self.engine == "kimimaro" and find_spec("kimimaro") is None:
+            raise InputError(
+                "kimimaro is not installed: pip install 'incasem-like[kimimaro]' (GPL), or leave out --engine."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +123,15 @@ class Meshes(ShapeRequest):
     formats: tuple[MeshFormat, ...] = ("precomputed",)
     reduction: float = 0.0
     block_shape: tuple[int, int, int] | None = None
+
+    def check(self) -> None:
+        """Check that the options have valid values.
+
+        Raises:
+            InputError: One has not.
+        """
+        if not 0 <= self.reduction < 1:
+            raise InputError(f"--reduction is {self.reduction:g}: give a share from 0 to below 1.")
 
 
 def extract_as_run(
@@ -135,14 +160,13 @@ def extract_as_run(
         InputError: An option has an invalid value, or as ``ShapeRequest.chosen``.
         DataError: As ``ShapeRequest.chosen``.
     """
-    if isinstance(request, Meshes) and not 0 <= request.reduction < 1:
-        raise InputError(f"--reduction is {request.reduction:g}: give a share from 0 to below 1.")
+    request.check()
     segmentation, _ = Measurement(segmentation=request.segmentation, output=request.output).open()
     tool = "extract_meshes" if isinstance(request, Meshes) else "extract_skeletons"
     left_out = {"segmentation", "output", "most_objects", "block_shape"}
     parameters = {name: value for name, value in asdict(request).items() if name not in left_out}
-    folder = ResultFolder(Path(request.output), tool, parameters, [segmentation])
-    if folder.is_finished(overwrite):
+    folder = ResultFolder(Path(request.output), tool, parameters, [segmentation], overwrite)
+    if folder.is_finished():
         return {"folder": request.output}
     how: dict[str, Any] = {"num_workers": num_workers, "workers": workers}
 
@@ -170,7 +194,7 @@ def _skeletons(
         tuple(f"objects from {first}" for first in firsts),
         (str(segmentation.address),),
         shapes.skeletonize_batch,
-        {"scale": request.scale, "constant": request.constant, "most_voxels": request.most_voxels},
+        {name: getattr(request, name) for name in ("scale", "constant", "engine", "most_voxels")},
         place=folder.parts,
         unit="batches",
     )

@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from bioimage_cpp.mesh import marching_cubes, simplify_mesh
+from bioimage_cpp.skeleton import teasar
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -24,6 +26,7 @@ from incasem_like.volumes import Coordinate, Roi, Volume
 Array = npt.NDArray[Any]
 Table = Mapping[str, Array]
 
+Engine = Literal["bioimage-cpp", "kimimaro"]
 OBJECTS = "objects.npz"
 VOXELS_AT_ONCE = 1 << 22
 SKELETON_COLUMNS = ("length_nm", "nodes", "ends", "branches", "parts", "mean_radius_nm", "coarsened")
@@ -84,7 +87,11 @@ def mask_of(segmentation: Volume, number: int, box: Roi, most_voxels: int) -> tu
 
 
 def skeletonize(
-    mask: npt.NDArray[np.bool_], voxel_size: Sequence[float], scale: float = 1.5, constant: float = 300.0
+    mask: npt.NDArray[np.bool_],
+    voxel_size: Sequence[float],
+    scale: float = 1.5,
+    constant: float = 300.0,
+    engine: Engine = "bioimage-cpp",
 ) -> tuple[Array, Array, Array]:
     """Return the skeleton of an object by TEASAR (Sato et al. 2000).
 
@@ -96,6 +103,7 @@ def skeletonize(
         voxel_size: (z, y, x) in nm.
         scale: Of the distance to the surface.
         constant: In nm; larger values leave out more side branches.
+        engine: The library; ``kimimaro`` (GPL) must be installed. It leaves out parts of a single voxel beside others.
 
     Returns:
         Nodes (n, 3), z, y, x in nm from the centre of the first voxel; edges (m, 2) of nodes; radii (n,) in nm. Every
@@ -105,8 +113,22 @@ def skeletonize(
     >>> float(skeleton_length(nodes, edges))
     190.0
     """
-    from bioimage_cpp.skeleton import teasar
+    if engine == "kimimaro":
+        import kimimaro
 
+        options = {"scale": scale, "const": constant}
+        found = kimimaro.skeletonize(
+            np.pad(mask, 1).astype(np.uint8),  # what it finds at the border of an array is to be stitched
+            options,
+            anisotropy=tuple(map(float, voxel_size)),
+            dust_threshold=0,
+            progress=False,
+            fix_borders=False,
+        ).get(1)
+        if found is None:  # a single voxel
+            size = np.array(voxel_size, float)
+            return np.argwhere(mask)[:1] * size, np.zeros((0, 2), np.int64), np.full(1, size.min())
+        return found.vertices - np.array(voxel_size, float), found.edges.astype(np.int64), found.radii
     nodes, edges, radii = teasar(mask, spacing=tuple(map(float, voxel_size)), scale=scale, constant=constant)
     return np.asarray(nodes), np.asarray(edges, np.int64).reshape(-1, 2), np.asarray(radii)
 
@@ -129,7 +151,8 @@ def skeletonize_batch(item: WorkItem, parameters: Mapping[str, Any]) -> Array:
         number = int(objects["id"][index])
         mask, factors = mask_of(segmentation, number, box, parameters["most_voxels"])
         spacing = voxel_size * factors
-        nodes, edges, radii = skeletonize(mask, spacing, parameters["scale"], parameters["constant"])
+        options = {name: parameters[name] for name in ("scale", "constant", "engine")}
+        nodes, edges, radii = skeletonize(mask, spacing, **options)
         nodes = nodes + np.array(first) * voxel_size + spacing / 2
         write_swc(folder / "swc" / f"{number}.swc", nodes, edges, radii)
         write_precomputed_skeleton(folder / "precomputed" / str(number), nodes, edges, radii)
@@ -188,8 +211,6 @@ def surface(mask: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
     >>> len(vertices), len(faces)
     (6, 8)
     """
-    from bioimage_cpp.mesh import marching_cubes
-
     if mask.all() or not mask.any() or min(mask.shape) < 2:
         return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
     vertices, faces, _, _ = marching_cubes(mask.astype(np.float32), 0.5, allow_degenerate=False)
@@ -209,8 +230,6 @@ def simplified(vertices: Array, faces: Array, reduction: float) -> tuple[Array, 
     >>> len(simplified(*surface(np.pad(np.ones((9, 9, 9), bool), 1)), 0.5)[1]) < 700
     True
     """
-    from bioimage_cpp.mesh import simplify_mesh
-
     with contextlib.suppress(ValueError):
         vertices, faces, _, _ = simplify_mesh(np.ascontiguousarray(vertices, np.float64), faces, reduction)
     return np.asarray(vertices), np.asarray(faces)

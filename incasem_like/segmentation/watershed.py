@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from bioimage_cpp.distance import distance_transform
+from bioimage_cpp.segmentation import label, watershed
 from scipy import ndimage
 
 Array = npt.NDArray[Any]
@@ -57,9 +59,6 @@ def watershed_fragments(
 def _flood(
     inside: npt.NDArray[np.bool_], seed_distance: float, voxel_size: Sequence[float], flood_boundaries: bool
 ) -> Ids:
-    from bioimage_cpp.distance import distance_transform
-    from bioimage_cpp.segmentation import label, watershed
-
     if not inside.any():
         return np.zeros(inside.shape, np.uint64)
     unit = min(voxel_size)  # so that isotropic distances are exact numbers of voxels

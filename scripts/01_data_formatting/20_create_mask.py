@@ -4,7 +4,7 @@
 import argparse
 import json
 
-from incasem_like.terminal import add_worker_flags, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, at_least, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Mask the specimen (1) against empty resin (0) by grey values, smoothed, without small objects.")
@@ -15,8 +15,8 @@ add("-o", "--out_dataset", default="volumes/mask", help="mask to write, uint8")
 add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
 add("--min_gray_value", type=float, default=2, help="the specimen is brighter than this")
 add("--max_gray_value", type=float, default=180, help="the specimen is darker than this")
-add("--hole_size", type=int, default=100_000, help="holes with fewer voxels are filled")
-add("--object_size", type=int, default=100_000, help="objects with fewer voxels are removed")
+add("--hole_size", type=at_least(0), default=100_000, help="holes with fewer voxels are filled")
+add("--object_size", type=at_least(0), default=100_000, help="objects with fewer voxels are removed")
 add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace an existing result")
 

@@ -3,8 +3,9 @@
 
 import argparse
 
-from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, at_least, report_written, run_script, script_parser
 
+ZYX = ("Z", "Y", "X")
 parser = script_parser("Write the sections of a volume as 2-D datasets, or with --stack, 2-D datasets as a volume.")
 add = parser.add_argument
 add("-f", "--filename", required=True, help="container to read")
@@ -19,7 +20,7 @@ add("--step", type=int, default=1, help="every so many sections")
 add("--include", type=int, nargs="+", help="only the sections with these numbers")
 add("--exclude", type=int, nargs="+", default=(), help="all but the sections with these numbers")
 add("--keep_empty", action="store_true", help="also write sections that are 0 everywhere")
-add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"), help="chunks, voxels")
+add("-c", "--chunk_shape", type=at_least(1), nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks, voxels")
 add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace existing results")
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from incasem_like.commands.stage import add_run_flags, read_flags, run_options
-from incasem_like.terminal import report_written, run_script, script_parser, shell_command
+from incasem_like.terminal import at_least, report_written, run_script, script_parser, shell_command
 
 OPERATIONS = ("filter", "remap", "erode", "dilate", "open", "close", "fill_holes")
 
@@ -24,7 +24,7 @@ add("--merge", metavar="CSV", help="remap: each row lists ids that become one ob
 add("--steps", type=int, help="erode, dilate, open, close: layers of voxels; by default 1")
 add("--in_plane", action="store_true", help="erode, dilate, open, close: within sections only")
 add("--most_removed", type=float, default=0.5, help="stop if a larger share of labelled voxels would be removed")
-add("--block_shape", type=int, nargs=3, default=(128, 256, 256), metavar=("Z", "Y", "X"), help="voxels at once")
+add("--block_shape", type=at_least(1), nargs=3, default=(128, 256, 256), metavar=("Z", "Y", "X"), help="voxels at once")
 add_run_flags(parser, "replace an output that was made with other options")
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from incasem_like.commands.stage import add_run_flags, read_flags, report_run, run_options
 from incasem_like.commands.tables import Column, print_table
-from incasem_like.terminal import report_written, run_script, script_parser
+from incasem_like.terminal import at_least, report_written, run_script, script_parser
 
 parser = script_parser(
     "Compare segmentations with the affinities or descriptors they were made of: error map, mask, weights, objects."
@@ -17,7 +17,7 @@ add("--trusted_share", type=float, default=0.95, help="share of voxels to trust,
 add("--largest_error", type=float, help="trust errors up to this one instead, 0 to 1")
 add("--largest_object_error", type=float, help="trust no voxel of objects with a larger error, 0 to 1")
 add("--weight_by", choices=["voxels", "objects"], default="voxels", help="weight 1 - error: of each voxel, or object")
-add("--block_shape", type=int, nargs=3, default=[64, 128, 128], metavar=("Z", "Y", "X"), help="in voxels")
+add("--block_shape", type=at_least(1), nargs=3, default=[64, 128, 128], metavar=("Z", "Y", "X"), help="in voxels")
 add_run_flags(parser, "replace outputs that were made with other options")
 
 

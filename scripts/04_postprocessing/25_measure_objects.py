@@ -3,14 +3,14 @@
 import argparse
 
 from incasem_like.commands.stage import add_run_flags, add_segmentation_flags, read_flags, report_run, run_options
-from incasem_like.terminal import report_written, run_script, script_parser
+from incasem_like.terminal import at_least, report_written, run_script, script_parser
 
 parser = script_parser("Measure every object: size, bounding box, centre, surface, contacts, means of values.")
 add_segmentation_flags(parser, "folder of the tables, CSV and Parquet")
 add = parser.add_argument
 add("--intensity", metavar="ZARR/DS", help="grey values whose mean is measured")
 add("--probability", metavar="ZARR/DS", help="probabilities whose mean is measured; a channel as ZARR/DS@c=0")
-add("--block_shape", type=int, nargs=3, metavar=("Z", "Y", "X"), help="voxels measured at once; by default chosen")
+add("--block_shape", type=at_least(1), nargs=3, metavar=("Z", "Y", "X"), help="voxels at once; by default chosen")
 add_run_flags(parser, "replace tables that were made with other options")
 
 

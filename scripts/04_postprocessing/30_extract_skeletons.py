@@ -3,17 +3,18 @@
 import argparse
 
 from incasem_like.commands.stage import add_run_flags, add_segmentation_flags, read_flags, run_options
-from incasem_like.terminal import report_written, run_script, script_parser
+from incasem_like.terminal import at_least, report_written, run_script, script_parser
 
 parser = script_parser("Extract the skeletons of objects by TEASAR: lengths, SWC files, neuroglancer.")
 add_segmentation_flags(parser, "folder of the files")
 add = parser.add_argument
-add("--ids", type=int, nargs="+", metavar="ID", help="objects; by default all of --min_size")
-add("--min_size", type=int, default=1000, help="leave out objects of fewer voxels")
+add("--ids", type=at_least(1), nargs="+", metavar="ID", help="objects; by default all of --min_size")
+add("--min_size", type=at_least(0), default=1000, help="leave out objects of fewer voxels")
 add("--scale", type=float, default=1.5, help="a path covers its surroundings within this times its radius ...")
 add("--constant", type=float, default=300.0, help="... plus this, nm; more leaves out more side branches")
-add("--most_voxels", type=int, default=1 << 27, help="coarsen objects with a larger bounding box")
-add("--most_objects", type=int, default=100_000, help="refuse to write more files")
+add("--engine", choices=("bioimage-cpp", "kimimaro"), default="bioimage-cpp", help="kimimaro is GPL, an extra")
+add("--most_voxels", type=at_least(1), default=1 << 27, help="coarsen objects with a larger bounding box")
+add("--most_objects", type=at_least(1), default=100_000, help="refuse to write more files")
 add_run_flags(parser, "replace files that were made with other options")
 
 

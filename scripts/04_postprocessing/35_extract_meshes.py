@@ -3,7 +3,7 @@
 import argparse
 
 from incasem_like.commands.stage import add_run_flags, add_segmentation_flags, read_flags, run_options
-from incasem_like.terminal import report_written, run_script, script_parser
+from incasem_like.terminal import at_least, report_written, run_script, script_parser
 
 FORMATS = ("precomputed", "ply", "obj")
 
@@ -11,11 +11,11 @@ parser = script_parser("Extract the surfaces of objects as meshes, block by bloc
 add_segmentation_flags(parser, "folder of the files")
 add = parser.add_argument
 add("--formats", nargs="+", choices=FORMATS, default=["precomputed"], help="precomputed is that of neuroglancer")
-add("--ids", type=int, nargs="+", metavar="ID", help="objects; by default all of --min_size")
-add("--min_size", type=int, default=1000, help="leave out objects of fewer voxels")
+add("--ids", type=at_least(1), nargs="+", metavar="ID", help="objects; by default all of --min_size")
+add("--min_size", type=at_least(0), default=1000, help="leave out objects of fewer voxels")
 add("--reduction", type=float, default=0.0, help="share of the faces to remove where surfaces are flat, below 1")
-add("--block_shape", type=int, nargs=3, metavar=("Z", "Y", "X"), help="voxels meshed at once; by default chosen")
-add("--most_objects", type=int, default=100_000, help="refuse to write more files")
+add("--block_shape", type=at_least(1), nargs=3, metavar=("Z", "Y", "X"), help="voxels at once; by default chosen")
+add("--most_objects", type=at_least(1), default=100_000, help="refuse to write more files")
 add_run_flags(parser, "replace files that were made with other options")
 
 

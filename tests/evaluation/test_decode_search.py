@@ -95,15 +95,22 @@ def test_each_threshold_is_scored_like_the_segmentation_that_it_makes(volumes, t
     assert {picture.heading for picture in report_of_run(record).pictures} >= {"Search"}
 
 
-def test_methods_without_a_cut_are_searched_by_their_own_options(volumes, tmp_path):
+def test_methods_without_a_cut_are_searched_by_their_own_options_one_search_at_a_time(volumes, tmp_path):
     affinities, labels = volumes
     config = config_of(
         tmp_path, "segmentation.method=connected_components", "search.method=optuna", "search.trials=4",
         "search.space.segmentation.connected_components.threshold={low: 0.3, high: 0.9}", "search.metric=f1",
     )  # fmt: skip
     blocks = validation_blocks(affinities, labels, [], None, "refuse")
-    result = search_as_run(config, blocks, store=None, num_workers=1)
-    assert len(result["trials"]) == 4
+    refused = []
+
+    def search_beside(candidate):
+        with pytest.raises(InputError, match="Another process is writing"):
+            search_as_run(config, blocks, store=None, num_workers=1)
+        refused.append(candidate)
+
+    result = search_as_run(config, blocks, store=None, report=search_beside, num_workers=1)
+    assert len(result["trials"]) == len(refused) == 4
     best = result["best"]
     assert best["threshold"] is None
     assert best["value"] == max(trial["value"] for trial in result["trials"])

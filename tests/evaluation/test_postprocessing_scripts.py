@@ -51,3 +51,21 @@ def test_a_place_that_cannot_be_written_is_one_sentence_and_exit_2(script, flags
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: Not permitted")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("12_", ["filter", "-s", "a.zarr/seg", "--block_shape", "0", "8", "8"]),
+        ("18_", ["-p", "a.zarr/affs", "-s", "a.zarr/seg", "--block_shape", "8", "-8", "8"]),
+        ("25_", ["-s", "a.zarr/seg", "-o", "out", "--block_shape", "8", "8", "0"]),
+        ("30_", ["-s", "a.zarr/seg", "-o", "out", "--ids", "0"]),
+        ("35_", ["-s", "a.zarr/seg", "-o", "out", "--min_size", "-1"]),
+    ],
+)
+def test_a_size_or_an_id_below_the_lowest_is_one_sentence_and_exit_2(script, flags, tmp_path):
+    path = next(path for path in SCRIPTS if path.name.startswith(script))
+    done = subprocess.run([sys.executable, path, *flags], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "is not a whole number of at least" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from instances import NEIGHBOURS, affinities_of
 
+from incasem_like.blockwise.done_log import only_writer
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.self_consistency import SelfConsistency, self_consistency_as_run
 from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, local_shape_descriptors
@@ -150,6 +151,24 @@ def test_bad_input_is_one_sentence(make_volume, slabs):
         compare([good, make_volume("small", slabs[:4])])
     with pytest.raises(InputError, match="give a number from 0 to 1"):
         compare([good, segmentation], largest_error=2.0)
+    with pytest.raises(InputError, match="named twice"):
+        compare([good, segmentation, segmentation])
+    with pytest.raises(DataError, match="holds the label -1"):
+        compare([good, make_volume("negative", slabs.astype(np.int32) - 1)])
+
+
+def test_a_refused_job_leaves_the_table_of_objects_as_it_was(make_volume, slabs, monkeypatch):
+    values = affinities_of(slabs, OFFSETS)
+    values[:, slabs == 2] = 0.5
+    volumes = predicted(make_volume, values, offsets=OFFSETS, scale=1), make_volume("objects", slabs)
+    group = compare(volumes)["scores"][str(volumes[1].address)]["group"]
+    table = Path(group) / "objects.npz"
+    before = table.read_bytes()
+    with pytest.raises(InputError, match="--overwrite"):
+        compare(volumes, largest_object_error=0.2)
+    assert table.read_bytes() == before
+    with only_writer(Path(group)), pytest.raises(InputError, match="Another process is writing"):
+        compare(volumes)
 
 
 def test_the_script_writes_a_run_and_refuses_other_options_in_its_place(make_volume, slabs, tmp_path):

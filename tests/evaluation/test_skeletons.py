@@ -21,6 +21,7 @@ from incasem_like.evaluation.skeleton_scores import (
     split_graph,
 )
 from incasem_like.evaluation.skeletons import Skeletons, read_sites, read_skeletons
+from incasem_like.graphs import open_graph
 from incasem_like.segmentation.pipeline import segment
 from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.settings import SegmentationSection
@@ -272,6 +273,49 @@ def test_nodes_outside_are_refused_or_left_out(make_volume, tmp_path):
     assert (scores["nodes_outside"], scores["nodes"], scores["correct_edges"] + scores["merged_edges"]) == (14, 14, 12)
     with pytest.raises(DataError, match="no fragments beside it"):
         evaluate_skeletons_as_run(SkeletonEvaluation(**request, intersect=True, edits=True), store=None)
+
+
+def test_a_segmentation_that_is_empty_at_all_nodes_has_undefined_scores(make_volume, tmp_path):
+    empty = make_volume("empty", np.zeros((6, 12, 40), np.uint32))
+    sites = tmp_path / "sites.csv"
+    sites.write_text("z,y,x,skeleton_id\n15,12,10,1\n")
+    skeletons = write_skeletons(tmp_path / "neurons.swc")
+    request = SkeletonEvaluation(skeletons=(skeletons,), segmentations=(str(empty.address),), sites=str(sites))
+    scores = evaluate_skeletons_as_run(request, store=None)["scores"][str(empty.address)]
+    assert (scores["voi"], scores["synapse_voi_split"], scores["expected_run_length"]) == (None, None, 0)
+    assert (scores["background_nodes"], scores["omitted_edges"]) == (28, 26)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"graph": "sqlite:////tmp/graph.db"}, "--graph is the graph for --edits"),
+        ({"node_mask": "proofread"}, "are for skeletons in MongoDB"),
+        ({"segmentations": ("a.zarr/one", "a.zarr/one")}, "named twice"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, options, message):
+    request = {"skeletons": (str(tmp_path),), "segmentations": ("a.zarr/one",)} | options
+    with pytest.raises(InputError, match=message):
+        evaluate_skeletons_as_run(SkeletonEvaluation(**request), store=None)
+
+
+def test_the_graph_of_another_segmentation_is_refused(segmented, tmp_path):
+    request = {"skeletons": (write_skeletons(tmp_path / "neurons.swc"),), "segmentations": (segmented[0],)}
+    url = f"sqlite:///{tmp_path}/graph.db"
+    store = open_graph(url, "mean")
+    one = np.ones(1, np.uint64)
+    store.write_nodes(0, {"id": one, "size": one, "z": one, "y": one, "x": one})
+    store.write_edges(0, {"u": one, "v": one, "merge_score": np.ones(1, np.float32)})
+    wrong = SkeletonEvaluation(**request, edits=True, graph=url)
+    with pytest.raises(DataError, match=r"lacks fragments of .*--graph"):
+        evaluate_skeletons_as_run(wrong, store=None)
+    store.clear()
+    store.claim("/data/other.zarr/affs_watershed")
+    store.write_nodes(0, {"id": one, "size": one, "z": one, "y": one, "x": one})
+    store.write_edges(0, {"u": one, "v": one, "merge_score": np.ones(1, np.float32)})
+    with pytest.raises(InputError, match="graph of another segmentation, /data/other"):
+        evaluate_skeletons_as_run(wrong, store=None)
 
 
 def test_the_script_prints_scores_and_one_sentence_on_errors(segmented, tmp_path):

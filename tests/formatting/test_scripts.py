@@ -18,7 +18,7 @@ from incasem_like.targets import boundary_labels
 IMPORT, SYNTHETIC, EQUALIZE = "00_image_sequences_to_zarr.py", "05_make_synthetic_data.py", "40_equalize_histogram.py"
 BOUNDARY, MASK = "50_create_boundary_labels.py", "60_create_metric_mask.py"
 DERIVE, FOREGROUND, PYRAMID = "10_derive_volume.py", "20_create_mask.py", "scale_pyramid.py"
-SET_SIZE = "15_set_voxel_size.py"
+SET_SIZE, PLANES = "15_set_voxel_size.py", "80_make_2d.py"
 SCRIPTS = Path(__file__).parents[2] / "scripts/01_data_formatting"
 
 
@@ -195,6 +195,8 @@ def test_zarr_without_the_dataset(run_stage, tmp_path, script, arguments):
         (EQUALIZE, ("--clip_limit", 2)),
         (BOUNDARY, ("-d", "volumes/raw", "-o", "volumes/b", "--thickness", 0)),
         (MASK, ("-d", "volumes/raw", "-o", "volumes/m", "--exclude_voxels_inwards", -1)),
+        (FOREGROUND, ("-d", "volumes/raw", "--hole_size", -1)),
+        (PLANES, ("-d", "volumes/raw", "-o", "planes", "-c", 0, 1, 1)),
         (SYNTHETIC, ("--shape", 4, 4, 4)),
         (SYNTHETIC, ("--num_volumes", 0)),
         (SYNTHETIC, ("--seed", -1)),

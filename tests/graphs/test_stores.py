@@ -122,6 +122,22 @@ def test_a_store_of_another_segmentation_is_refused(opened):
     opened().claim("/data/a.zarr/two")
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_of_processes_that_claim_a_database_at_the_same_time_one_has_it(kind, tmp_path, request):
+    address = f"sqlite:///{tmp_path}/graph.db" if kind == "sqlite" else request.getfixturevalue("postgresql")
+    open_graph(address).clear()
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        assert sum(pool.map(claims, [address] * 8, range(8))) == 1
+
+
+def claims(address, number):
+    try:
+        open_graph(address).claim(f"/data/{number}.zarr/affs")
+    except InputError:
+        return False
+    return True
+
+
 def test_an_id_beyond_63_bits_is_refused_where_it_does_not_fit(opened):
     graph = opened()
     if isinstance(graph, ParquetGraph):
@@ -188,8 +204,11 @@ def test_wrong_addresses_end_in_one_sentence(tmp_path, monkeypatch):
         open_graph("mongodb://me:$GRAPH_PASSWORD@host/db")
     monkeypatch.setenv("GRAPH_PASSWORD", "secret")
     assert str(open_graph("postgresql://me:$GRAPH_PASSWORD@host/db")) == "postgresql://me:***@host/db"
-    with pytest.raises(IncasemError, match="cannot be read or written") as caught:
+    with pytest.raises(InputError, match=r"folder of the graph store .* does not exist"):
         open_graph(f"sqlite:///{tmp_path}/missing/graph.db").read_nodes()
+    (tmp_path / "file.db").write_text("not a database")
+    with pytest.raises(IncasemError, match="cannot be read or written") as caught:
+        open_graph(f"sqlite:///{tmp_path}/file.db").read_nodes()
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="names no database"):
         open_graph("mongodb://host").read_nodes()

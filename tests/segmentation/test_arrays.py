@@ -132,7 +132,8 @@ def test_without_interior_there_are_no_fragments():
     assert (watershed_fragments(np.ones((3, 4, 5))) == 1).all()
 
 
-def test_the_first_merge_has_the_score_of_its_definition():
+def test_the_first_merge_has_the_score_of_its_definition_and_needs_no_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
     fragments = np.array([[[1, 1, 2, 2]], [[1, 1, 2, 2]]], np.uint64) + np.uint64(10**12)
     affinities = np.zeros((3, 2, 1, 4), np.float32)
     affinities[2, :, 0, 2] = 0.25, 0.75

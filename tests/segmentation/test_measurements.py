@@ -16,6 +16,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.segmentation import measurements
 from incasem_like.segmentation.measurement_run import Measurement, measure_as_run
 from incasem_like.segmentation.measurements import DIRECTIONS, count_pairs, pair_areas, read_added_up
+from incasem_like.segmentation.result_folder import ResultFolder
 from incasem_like.volumes import Roi, create_volume, open_volume
 
 VOXELS = (10.0, 4.0, 5.0)
@@ -186,6 +187,13 @@ def test_tables_are_not_made_twice_and_not_replaced_unasked(write, tmp_path):
         measure_as_run(other, store=None)
     assert "objects" in measure_as_run(other, store=None, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+    one, two = (ResultFolder(tmp_path / "both", "measure", {"surfaces": surfaces}) for surfaces in (True, False))
+    with one.fill(None):
+        pass
+    finished = one.path.rename(tmp_path / "finished")
+    with pytest.raises(InputError, match="add --overwrite to replace it"), two.fill(None):
+        finished.rename(one.path)  # by another job, which ends first
+    assert one.is_finished()
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="holds no result of this script"):
         measure_as_run(Measurement(segmentation=labels, output=str(tmp_path / "mine")), store=None, overwrite=True)

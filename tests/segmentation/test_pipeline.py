@@ -295,17 +295,84 @@ def test_every_method_has_options_and_a_wrong_one_is_named(tmp_path):
         ("segmentation.watershed.threshold=1.5", "a number from 0 to 1"),
         ("segmentation.watershed.scoring=median", "hist_quant_10"),
         ("segmentation.hysteresis.low=0.99", "exchange them"),
+        ("segmentation={min_size: 9, max_size: 8}", "min_size is 9 and above max_size 8"),
+        ("segmentation.graph=graph.db", "Unknown graph store graph.db: use"),
         ("segmentation.watershed.seeds=3", "Unknown key"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_segmentation_config([], [update])
 
 
-@pytest.mark.parametrize("output", ["/elsewhere", "../elsewhere"])
-def test_an_output_outside_of_the_container_is_refused(neurons, store, output):
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("/elsewhere", "must be a group inside of"),
+        ("../elsewhere", "must be a group inside of"),
+        ("data_0", "data_0 is a dataset: name a new group"),
+        ("data_1/new", "data_1 is a dataset: name a new group"),
+    ],
+)
+def test_an_output_outside_of_the_container_or_in_a_dataset_is_refused(neurons, store, output, message):
     volume = store(affinities_of(neurons, NEIGHBOURS), {"offsets": NEIGHBOURS})
-    with pytest.raises(InputError, match="must be a group inside of"):
+    store(neurons)
+    with pytest.raises(InputError, match=message):
         plan_segmentation(volume, SegmentationSection(output=output))
+
+
+def test_a_prediction_in_the_place_of_an_output_is_refused(tmp_path):
+    volume = create_volume(
+        tmp_path / "cell.zarr", "made/segmentation", shape=(3, 8, 8, 8), dtype="uint8", voxel_size=VOXELS, axes="czyx",
+        attributes={"offsets": NEIGHBOURS},
+    )  # fmt: skip
+    volume.mark_complete()
+    with pytest.raises(InputError, match=r"would replace the input .*name another segmentation\.output"):
+        plan_segmentation(volume, SegmentationSection(output="made"))
+
+
+def test_a_second_job_on_the_same_output_is_refused_and_changes_nothing(neurons, store, monkeypatch):
+    volume = store(affinities_of(neurons, NEIGHBOURS), {"offsets": NEIGHBOURS})
+
+    def plan(output, **options):
+        values = {"output": output, "block_shape": (20, 44, 48), "watershed": options}
+        return plan_segmentation(volume, SegmentationSection.model_validate(values))
+
+    refused = []
+
+    def beside_another_job(block, parameters, original=pipeline.edges_of_block):
+        if parameters["options"]["seed_distance"] is None:
+            with pytest.raises(InputError, match=r"Another process is writing .*/shared: wait for it"):
+                segment(plan("shared", seed_distance=30), overwrite=True)
+            refused.append(block.number)
+        return original(block, parameters)
+
+    alone = segment(plan("alone"))
+    beside_another_job.__module__, beside_another_job.__qualname__ = pipeline.__name__, "edges_of_block"
+    monkeypatch.setattr(pipeline, "edges_of_block", beside_another_job)
+    shared = segment(plan("shared"))
+    assert refused == [0, 1]
+    one, other = (open_volume(result["segmentations"][0]["address"]).read() for result in (alone, shared))
+    np.testing.assert_array_equal(one, other)
+    assert segment(plan("shared", seed_distance=30), overwrite=True)["fragments"] > 0
+
+
+def test_fragments_of_another_roi_are_refused(neurons, store):
+    affinities = affinities_of(neurons, NEIGHBOURS)
+    whole, part = store(affinities, {"offsets": NEIGHBOURS}), store(affinities[:, :20], {"offsets": NEIGHBOURS})
+    segment(plan_segmentation(whole, SegmentationSection(output="made")))
+    other = plan_segmentation(part, SegmentationSection(output="made"))
+    with pytest.raises(InputError, match="--overwrite to replace it, or name another output"):
+        segment(other)
+    shutil.rmtree(other.folder / "segmentation")  # so that fragments are met first
+    with pytest.raises(InputError, match=r"exists already with shape \[40, 44, 48\]"):
+        segment(other)
+
+
+def test_sections_beyond_the_volume_are_named(store, caplog):
+    volume = store(np.zeros((3, 8, 8, 8), np.float32), {"offsets": NEIGHBOURS})
+    plan_segmentation(volume, SegmentationSection(excluded_sections=(4,)))
+    assert not caplog.records
+    plan_segmentation(volume, SegmentationSection(excluded_sections=(0, 99)))
+    assert "z 3-10: they are absolute indices" in caplog.text
 
 
 def test_a_graph_that_was_removed_is_missed(neurons, store):
@@ -416,8 +483,10 @@ def test_seeds_do_not_merge_and_keep_their_ids(neurons, store, block):
         assert (found[labelled & (neurons == one)] == seed).all()
 
 
-def test_seeds_of_another_grid_are_refused(neurons, store):
+def test_seeds_of_another_grid_and_negative_ones_are_refused(neurons, store):
     volume = store(affinities_of(neurons, LONG), {"offsets": LONG})
+    with pytest.raises(DataError, match="holds the label -1"):
+        run(volume, "mutex_watershed", {"seeds": str(store(np.full(neurons.shape, -1, np.int32)).address)})
     seeds = create_volume(volume.container, "seeds", shape=neurons.shape, dtype="uint32", voxel_size=(4, 4, 4))
     seeds.mark_complete()
     options = {"method": "mutex_watershed", "mutex_watershed": {"seeds": str(seeds.address)}}

@@ -183,11 +183,15 @@ def test_filters_of_no_objects_and_of_equal_objects_remove_nothing():
     [
         ("filter", {}, "needs a limit"),
         ("filter", {"min_size": -1}, "give more than 0"),
+        ("erode", {"steps": 0}, "--steps is 0: give more than 0"),
+        ("fill_holes", {"min_sections": 0}, "fill_holes has no --min_sections"),
         ("filter", {"steps": 2, "min_size": 4}, "filter has no --steps"),
         ("remap", {}, "needs one list"),
         ("erode", {"steps": 30, "most_removed": 0.9}, "more than the share --most_removed 0.9"),
         ("filter", {"min_size": 10**6}, "change the options, or raise it"),
         ("filter", {"min_size": 2, "most_removed": 2.0}, "give a share from 0 to 1"),
+        ("filter", {"min_size": 9, "max_size": 8}, "--min_size 9 is above --max_size 8"),
+        ("filter", {"outliers": float("nan")}, "--outliers is nan"),
     ],
 )
 def test_options_that_do_not_suit_are_refused_before_anything_is_written(write, tmp_path, operation, options, message):
@@ -202,6 +206,7 @@ def test_options_that_do_not_suit_are_refused_before_anything_is_written(write, 
     ("text", "message"),
     [
         ("1,2,3\n", "3 values in row 1"),
+        ("id,new_id\n", "has no ids"),
         ("1,2\n1,3\n", "the id 1 twice"),
         ("1,2\na,b\n", "in row 2"),
         ("1,99999999999999999999999\n", "2\\^64"),
@@ -212,6 +217,11 @@ def test_a_list_that_is_not_of_ids_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_remap(path)
+
+
+def test_negative_labels_are_refused(write, tmp_path):
+    with pytest.raises(DataError, match="holds the label -1 at z"):
+        refine(write(objects_of(0).astype(np.int32) - 1), tmp_path, "fill_holes")
 
 
 def test_lists_of_another_segmentation_and_ids_beyond_the_data_type_are_refused(write, tmp_path):

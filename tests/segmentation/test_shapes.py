@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.segmentation import object_files, shapes
+from incasem_like.segmentation import object_files, shape_run, shapes
 from incasem_like.segmentation.shape_run import Meshes, Skeletons, extract_as_run
 from incasem_like.volumes import Roi, create_volume, open_volume
 
@@ -147,10 +147,14 @@ def read_swc(path):
     return positions, edges, rows
 
 
-def test_a_skeleton_has_the_length_and_the_ends_of_its_object(write, tree, tmp_path):
-    result = extract_as_run(
-        Skeletons(segmentation=write(tree), output=str(tmp_path / "out"), min_size=20, constant=20), store=None
-    )
+@pytest.mark.parametrize("engine", ["bioimage-cpp", "kimimaro"])
+def test_a_skeleton_has_the_length_and_the_ends_of_its_object(write, tree, tmp_path, engine):
+    if engine == "kimimaro":
+        pytest.importorskip("kimimaro", reason="needs kimimaro, an extra for its licence, the GPL")
+        nodes, edges, radii = shapes.skeletonize(np.pad(np.ones((1, 1, 1), bool), 1), VOXELS, engine=engine)
+        assert (nodes.tolist(), edges.shape, radii.tolist()) == ([list(VOXELS)], (0, 2), [4])
+    request = Skeletons(segmentation=write(tree), output=str(tmp_path / "out"), min_size=20, constant=20, engine=engine)
+    result = extract_as_run(request, store=None)
     assert result["objects"] == 1
     table = pyarrow.parquet.read_table(tmp_path / "out" / "skeletons.parquet").to_pylist()
     (row,) = table
@@ -222,16 +226,23 @@ def test_a_skeleton_of_several_parts_has_a_root_for_each(tmp_path):
     assert len(edges) == 2
 
 
-def test_objects_that_cannot_be_extracted_are_named(write, tree, tmp_path):
+def test_objects_that_cannot_be_extracted_are_named(write, tree, tmp_path, monkeypatch):
     names = {"segmentation": write(tree), "output": str(tmp_path / "out")}
     with pytest.raises(DataError, match="has no object 17: correct --ids"):
         extract_as_run(Meshes(**names, ids=(9, 17)), store=None)
+    with pytest.raises(DataError, match=f"has no object {2**64}: correct --ids"):
+        extract_as_run(Meshes(**names, ids=(9, 2**64)), store=None)
     with pytest.raises(DataError, match="give --min_size less"):
         extract_as_run(Skeletons(**names, min_size=10**6), store=None)
     with pytest.raises(InputError, match="more than --most_objects 1"):
         extract_as_run(Meshes(**names, min_size=1, most_objects=1), store=None)
     with pytest.raises(InputError, match="from 0 to below 1"):
         extract_as_run(Meshes(**names, reduction=1.0), store=None)
+    with pytest.raises(InputError, match="--constant is -1: give 0 or more"):
+        extract_as_run(Skeletons(**names, constant=-1.0), store=None)
+    monkeypatch.setattr(shape_run, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'incasem-like\[kimimaro\]'"):
+        extract_as_run(Skeletons(**names, engine="kimimaro"), store=None)
     assert not (tmp_path / "out").exists()
 
 

@@ -13,19 +13,24 @@ from incasem_like.segmentation.components import Connectivity
 from incasem_like.segmentation.methods.base import Labelling
 from incasem_like.segmentation.values import Meaning
 
-NEIGHBOURS = "Neighbours share a face (6), also an edge (18), also a corner (26); no effect on affinities."
 
+class Connected(Labelling):
+    """A method whose objects are connected voxels."""
 
-class ConnectedComponents(Labelling):
-    """Connected components of affinities, or of a probability map, above a threshold."""
-
-    threshold: Fraction = Field(0.5, description="Affinities or probabilities of at least this connect.")
-    connectivity: Connectivity = Field(26, description=NEIGHBOURS)
+    connectivity: Connectivity = Field(
+        26, description="Neighbours share a face (6), also an edge (18), also a corner (26); no effect on affinities."
+    )
 
     @property
     def neighbours(self) -> Connectivity:
         """The connectivity."""
         return self.connectivity
+
+
+class ConnectedComponents(Connected):
+    """Connected components of affinities, or of a probability map, above a threshold."""
+
+    threshold: Fraction = Field(0.5, description="Affinities or probabilities of at least this connect.")
 
     @property
     def lowest(self) -> float:
@@ -38,13 +43,12 @@ class ConnectedComponents(Labelling):
             neighbour_channels(offsets)
 
 
-class Hysteresis(Labelling):
+class Hysteresis(Connected):
     """Components of voxels that reach a low threshold and contain a voxel that reaches a high one."""
 
     reads: ClassVar[tuple[Meaning, ...]] = ("boundaries", "objects")
     low: Fraction = Field(0.2, description="Voxels of at least this probability belong to an object.")
     high: Fraction = Field(0.98, description="An object has a voxel of at least this probability.")
-    connectivity: Connectivity = Field(26, description=NEIGHBOURS)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -53,11 +57,6 @@ class Hysteresis(Labelling):
                 f"segmentation.hysteresis.low is {self.low:g} and above high {self.high:g}: exchange them."
             )
         return self
-
-    @property
-    def neighbours(self) -> Connectivity:
-        """The connectivity."""
-        return self.connectivity
 
     @property
     def lowest(self) -> float:
