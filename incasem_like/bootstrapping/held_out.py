@@ -18,7 +18,7 @@ from incasem_like.volumes import Roi, Volume, make_provenance
 log = logging.getLogger(__name__)
 
 BLOCK = (16, 256, 256)
-EDGES = (32, 16, 8, 4)  # of a tile in pixels: the largest of which there are enough
+EDGES = (32, 16, 8, 4)  # of a tile in pixels: the largest edge that leaves enough tiles
 TILES = 2  # to hold out, at least
 TOOL = "bootstrap.py"
 
@@ -86,7 +86,7 @@ def hold_out(painted: Volume, share: float, seed: int, parameters: Mapping[str, 
 
 
 def _tiles_of(rows: npt.NDArray[np.int64], share: float) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return edge, positions (z, y, x) and painted pixels of the largest tiles of which there are enough."""
+    """Return edge, positions (z, y, x) and painted pixels of the largest tiles that are enough in number."""
     for edge in EDGES:
         coarser = edge // EDGES[-1]
         coarse = rows[:, :3] // np.array([1, coarser, coarser])

@@ -168,7 +168,7 @@ def plan_steps(plan: RoundPlan, history: History, repeat_from: str | None = None
 def _reason(
     step: PlannedStep, earlier: Mapping[str, Any] | None, steps: Mapping[str, PlannedStep], after: Sequence[str]
 ) -> str:
-    """Say why a step is to be run."""
+    """Return why a step is to be run."""
     if earlier is None:
         return "not run yet"
     if earlier["key"] == step.key:

@@ -151,7 +151,7 @@ def load_round_config(files: Sequence[Path], updates: Sequence[str] = (), search
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values of which later ones win, key by key.
+    """Return nested values merged key by key; later ones win.
 
     >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
     {'a': {'b': 3, 'c': 2}}

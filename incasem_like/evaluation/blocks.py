@@ -283,7 +283,7 @@ class Comparison:
         return lower if self.metric in LOWER_IS_BETTER else 1 - lower
 
     def sentence(self, first: str, second: str) -> str:
-        """Say it in words.
+        """Return it in words.
 
         >>> Comparison("voi", (0.5, 0.75), -0.25, [-0.375, -0.125], 64).sentence("Run 12", "run 9")
         'Run 12 is better than run 9: voi is lower by 0.2500 (95 % interval 0.1250 to 0.3750, 64 parts).'

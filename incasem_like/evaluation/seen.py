@@ -194,7 +194,7 @@ class Seen:
 
     @property
     def mark(self) -> str:
-        """Say in a word or two whether the scores are of voxels that the model has not seen; for tables."""
+        """Return a word or two on whether the scores are of voxels that the model has not seen; for tables."""
         if not self.known and not self.shares:
             return "unknown"
         if not self.shares:

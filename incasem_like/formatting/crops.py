@@ -153,7 +153,9 @@ def parse_classes(texts: Sequence[str]) -> list[ClassOfIds]:
         elif match := re.fullmatch(r"([\w-]+)=(\d+(?:,\d+)*)(?::(\d+))?", text):
             found.append(ClassOfIds(match[1], tuple(int(number) for number in match[2].split(",")), int(match[3] or 2)))
         else:
-            raise InputError(f"--classes {text} is no class: write NAME=ID,ID:ZONE, or one of {', '.join(COSEM)}.")
+            raise InputError(
+                f"--classes {text} does not name a class: write NAME=ID,ID:ZONE, or one of {', '.join(COSEM)}."
+            )
     return found
 
 

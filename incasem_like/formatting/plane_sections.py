@@ -97,7 +97,9 @@ def split_sections(
             if dataset_exists(container, name):
                 there = open_volume(container, name, allow_incomplete=True).provenance or {}
                 if there.get("tool") != "split_sections":
-                    raise InputError(f"{container}/{name} exists and is no section: add --overwrite, or another name.")
+                    raise InputError(
+                        f"{container}/{name} exists and is not a section: add --overwrite, or another name."
+                    )
     parameters = {"numbers": numbers, "container": container, "datasets": names, "keep_empty": keep_empty}
     task = LedgerTask("split sections", names, (str(source.address),), write_section, parameters, unit="sections")
     task.run(

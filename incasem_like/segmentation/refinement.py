@@ -151,7 +151,7 @@ def _rows_of_ids(path: Path) -> list[tuple[int, list[int]]]:
 
 
 def remapped(objects: Table, table: Mapping[int, int], name: str) -> Decision:
-    """Give objects other ids; 0 removes them, and objects of the same new id are merged.
+    """Replace the ids of objects; 0 removes them, and objects of the same new id are merged.
 
     Args:
         objects: ``id`` and ``size`` of each.

@@ -220,7 +220,7 @@ def surface(mask: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
 def simplified(vertices: Array, faces: Array, reduction: float) -> tuple[Array, Array]:
     """Remove a share of the faces of a closed surface where it is flat.
 
-    A surface with parts that touch in an edge or a corner, which is no manifold, is returned as it is.
+    A surface with parts that touch in an edge or a corner, which is not a manifold, is returned as it is.
 
     Args:
         vertices: (n, 3).

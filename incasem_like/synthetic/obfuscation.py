@@ -1,4 +1,4 @@
-"""Faults that 2-D predictions have in single sections: objects split, merged, and artefacts that are no object."""
+"""Faults that 2-D predictions have in single sections: objects split, merged, and artefacts outside objects."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _split(labels: Labels, rng: np.random.Generator) -> bool:
 
 
 def _merge(labels: Labels, rng: np.random.Generator) -> bool:
-    """Give an object the id of one nearby, and fill the gap between them."""
+    """Set the id of an object to that of one nearby, and fill the gap between them."""
     sections = _sections(labels, rng)
     chosen = _any_object(labels, sections[0], rng)
     around = ndimage.binary_dilation(labels[sections[0]] == chosen, iterations=NEAR) if chosen else None

@@ -1,6 +1,6 @@
 """Random objects that resemble sectioned neurites: labels to train networks from 2-D to 3-D predictions on.
 
-Objects are made on an array whose sections are repeated ``a`` times, of which every a-th is returned: so their cut
+Objects are made on an array whose sections are repeated ``a`` times, and every a-th is returned: so their cut
 changes from section to section as much as that of neurites in sections a times thicker than a pixel. ``a`` is drawn for
 each sample.
 

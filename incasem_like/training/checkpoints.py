@@ -30,7 +30,7 @@ class BestMemory:
         mode: ``max`` or ``min``.
         value: Its best value; NaN until one is defined.
         iteration: Iteration of the best value; None until one is defined.
-        waited: Validations since the value last improved; an equal one is no improvement.
+        waited: Validations since the value last improved; an equal one does not count.
     """
 
     metric: str

@@ -111,7 +111,7 @@ class Plateau:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def measured(self, value: float) -> None:
-        """Take the metric of a validation into account; NaN is no improvement."""
+        """Take the metric of a validation into account; NaN does not count as an improvement."""
         self._scheduler.step(value)
 
     def state(self) -> dict[str, Any]:
@@ -368,7 +368,7 @@ class Optimization:
 
         Args:
             path: The checkpoint.
-            weights: The weights of which the checkpoint holds the average.
+            weights: The weights whose average the checkpoint holds.
 
         Raises:
             CheckpointError: It is missing, damaged, without optimizer, or of another architecture.

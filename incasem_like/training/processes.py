@@ -120,7 +120,7 @@ def share(message: Job | Start | None) -> Any:
 
 
 def announce(rate: float) -> float:
-    """Tell the other processes the learning rate of the next update, or be told by the leader; return it."""
+    """Return the learning rate of the next update, which the leader sends to the other processes."""
     if world_size() == 1:
         return rate
     import torch

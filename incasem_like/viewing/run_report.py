@@ -186,7 +186,7 @@ def slices_of_volumes(raw: Volume, overlays: Mapping[str, Volume]) -> Picture:
 
     Args:
         raw: Grey values.
-        overlays: By title, labels, of which every nonzero voxel is foreground, or volumes with channels.
+        overlays: By title, labels, whose nonzero voxels are foreground, or volumes with channels.
 
     Raises:
         DataError: The volumes do not overlap.

@@ -228,7 +228,7 @@ def _choose(rows: Mapping[int, Row], wanted: Sequence[str]) -> dict[int, dict[st
 def folder_source(folder: Path) -> Source:
     """Read runs that are kept as files; one that cannot be read is DAMAGED.
 
-    The stamp is modification time and size of the files of a table, the first of which must exist.
+    The stamp is modification time and size of the files of a table; the first one must exist.
     """
 
     def stamps(table: str) -> dict[int, str]:
