@@ -10,7 +10,7 @@ TORCH_INDEX ?=
 .PHONY: demo demo-bootstrapping test test-all lint types contract docs docs-check site notebooks bench clean install help
 
 help:
-	@echo "make demo   set up, then run the whole job on a synthetic volume (about 8 minutes on two cores)"
+	@echo "make demo   set up, then run the whole job on a synthetic volume (5 to 7 minutes on two cores)"
 	@echo "make demo-bootstrapping   set up, then segment synthetic neurites from two painted sections, in two rounds"
 	@echo "make test   set up, then run the tests (make test-all: the slow ones too)"
 	@echo "make site   build the documentation as web pages: open site/index.html"
