@@ -41,13 +41,15 @@ log = logging.getLogger("incasem_like.tracking")
 class RunRecord:
     """A run as its store has it now; of a run that is still running, the state at its last heartbeat.
 
+    It has the attributes of ``RunSummary``, but the whole ``config``, ``checkpoints`` with their files, and ``metrics``
+    at full length.
+
     Args:
         store: Where artifacts and metrics are fetched from when asked for.
         run_id: The run's id in that store.
         document: The run's document with plain values, as ``RunStore.read_document`` returns it.
 
-    Attributes are those of ``RunSummary``, but for the whole ``config``, ``checkpoints`` with their files and the
-    ``metrics`` at full length, and:
+    Attributes:
         store: Of the run.
         document: All that its store has of it but metrics and files.
         info: What the run noted: inputs, parent, checkpoints and more.
