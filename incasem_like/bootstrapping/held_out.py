@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,6 @@ from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, ru
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError
 from incasem_like.volumes import Roi, Volume, make_provenance
-
-log = logging.getLogger(__name__)
 
 BLOCK = (16, 256, 256)
 EDGES = (32, 16, 8, 4)  # of a tile in pixels: the largest edge that leaves enough tiles

@@ -44,7 +44,6 @@ def main(script: Path) -> NoReturn:
 
 def read_config(line: CommandLine, folder: Path) -> RoundConfig:
     """Read the configuration; with ``--continue``, that of the parent round below the given keys."""
-
     config = load_round_config(line.files, line.updates, folder)
     if line.own.parent is None:
         return config

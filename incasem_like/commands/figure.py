@@ -14,12 +14,10 @@ from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
 from incasem_like.viewing.opening import scene_of_places
 from incasem_like.viewing.sections import MOVIES, PICTURES, SectionView, write_movie, write_picture
-from incasem_like.volumes import Roi
+from incasem_like.volumes import Roi, open_volume
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from incasem_like.volumes import Roi
 
 AXES = {"xy": 0, "xz": 1, "yz": 2}
 
@@ -122,7 +120,6 @@ def picture_of_objects(
     """
     from incasem_like.viewing.objects import PrecomputedShapes, find_objects
     from incasem_like.viewing.objects_figure import ObjectView, meshes_of_folder, meshes_of_labels
-    from incasem_like.volumes import open_volume
 
     texts = [text.strip() for text in objects.split(",")]
     if texts != ["all"] and not all(text.isdigit() and int(text) for text in texts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Use = Literal["trained", "selected", "tuned"]
 Policy = Literal["refuse", "leave_out", "score"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
 WORDS: dict[str, str] = {
     "trained": "its model was trained on",
     "selected": "its checkpoint was validated on",

@@ -206,10 +206,16 @@ def _check_files(folder: Path, names: dict[str, int | None], settled: timedelta)
     registered = [(folder / name, size) for name, size in names.items() if size is not None]
     if any(path.is_file() and path.stat().st_size == size for path, size in registered):  # so the folder is that run's
         found = {path: path.stat().st_mtime_ns for path in strays}
-        unchanged = (path for path, stamp in found.items() if path.is_file() and path.stat().st_mtime_ns == stamp)
-        yield Finding(problem, "Delete them.", lambda: list(map(Path.unlink, unchanged)))
+        yield Finding(problem, "Delete them.", partial(_delete_unchanged, found))
     else:
         yield Finding(problem, "If they belong to this run and not to one in another store, delete them.")
+
+
+def _delete_unchanged(files: dict[Path, int]) -> None:
+    """Delete files that were not modified since, by path and time of modification."""
+    for path, stamp in files.items():
+        if path.is_file() and path.stat().st_mtime_ns == stamp:
+            path.unlink()
 
 
 def _is_settled(path: Path, settled: timedelta) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from bioimage_cpp.mesh import smooth_mesh
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
@@ -91,8 +92,6 @@ def _coarsened(volume: Volume, roi: Roi, most_voxels: int) -> tuple[Array, list[
 
 def _smooth(vertices: Array, faces: Array) -> Array:
     """Take the steps of voxels off a surface."""
-    from bioimage_cpp.mesh import smooth_mesh
-
     vertices = np.ascontiguousarray(vertices, np.float64)
     return np.asarray(smooth_mesh(vertices, np.zeros_like(vertices), faces, SMOOTHING, n_threads=1)[0])
 
@@ -155,7 +154,8 @@ class ObjectView:
         """Return the picture, RGB: nearer surfaces hide farther ones, and farther ones are darker."""
         points = np.concatenate([vertices for vertices, _ in self.meshes.values()])
         corners = np.array(list(itertools.product(*zip(points.min(axis=0), points.max(axis=0), strict=True))))
-        low, extent = self.turned(corners).min(axis=0), np.ptp(self.turned(corners), axis=0) + 1e-6
+        box = self.turned(corners)
+        low, extent = box.min(axis=0), np.ptp(box, axis=0) + 1e-6
         pixel = float(extent[1:].max() / (self.width * SUPERSAMPLING * (1 - 2 * MARGIN)))  # nm
         edge = np.array([0, 1, 1]) * self.width * SUPERSAMPLING * MARGIN
         rows, columns = (math.ceil(length / pixel + 2 * edge[1]) for length in extent[1:])
@@ -176,7 +176,7 @@ class ObjectView:
         picture[outline & (ids > 0)] *= 0.45
         pixels = Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8))
         shown = pixels.resize((columns // SUPERSAMPLING, rows // SUPERSAMPLING), Image.Resampling.BOX)
-        return self._annotated(shown, (self.turned(corners) - low) / pixel / SUPERSAMPLING, pixel * SUPERSAMPLING)
+        return self._annotated(shown, (box - low) / pixel / SUPERSAMPLING, pixel * SUPERSAMPLING)
 
     def _samples(self, corners: Array, low: Array, pixel: float) -> Iterator[tuple[int, Array, Array]]:
         """Yield number, positions (n, 3) in pixels and light (n,) of points on the box, 0, and on the objects.

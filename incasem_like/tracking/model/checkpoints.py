@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import shutil
@@ -22,7 +21,6 @@ _SECONDS_WITHOUT_A_BYTE = 60
 _BYTES_AT_ONCE = 1 << 20
 # Under this a run notes which folders of runs it wrote to before it was continued with another one
 EARLIER_FOLDERS = "earlier_runs_directories"
-log = logging.getLogger("incasem_like.tracking")
 DEFAULT = "best,last"
 
 
