@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from incasem_like.bootstrapping.plan import MODELS, RoundPlan
+from incasem_like.bootstrapping.steps import combinations, final_options, first_options
 from incasem_like.config import resolve_training_config
+from incasem_like.config.loading import nest
 from incasem_like.config.network_sections import input_sections
+from incasem_like.config.prediction_config import PredictionConfig
 from incasem_like.config.target_sections import parse_targets
 from incasem_like.errors import ConfigError, InputError, RunNotFoundError
+from incasem_like.segmentation.settings import SegmentationConfig
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
@@ -28,8 +32,15 @@ def check_round(plan: RoundPlan, store: RunStore) -> None:
 
     Raises:
         InputError: The volume has one section; or a training that the round uses does not exist.
-        ConfigError: The network of 3-D affinities reads something else than the sparse model predicts.
+        ConfigError: An option of a prediction or segmentation is wrong; or the network of 3-D affinities reads
+            something else than the sparse model predicts.
     """
+    for options in (first_options(plan), final_options(plan)):
+        for values in combinations(options):
+            SegmentationConfig.from_values({"segmentation": values}, lambda _path: "in the round")
+    for name in MODELS:
+        values = nest(getattr(plan.config, name).prediction)
+        PredictionConfig.from_values(values, lambda _path, name=name: f"in {name}.prediction of the round")  # type: ignore[misc]
     _check_thickness(plan)
     for name in MODELS:
         used = name != "affinities_model" or plan.two_networks

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.values import check_label_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,30 @@ class Painting:
     def sources(self) -> tuple[Volume, ...]:
         """All label datasets."""
         return (*self.labels, *self.crops)
+
+    @cached_property
+    def crop_ids(self) -> list[list[list[int]]]:
+        """For each crop the pairs of its ids and those of the same objects in labels and earlier crops.
+
+        An object of a crop is one that was painted before if it covers more than half of what the crop shows of it.
+        """
+        pairs: list[list[list[int]]] = []
+        for crop in self.crops:
+            here, before = crop.read(), np.zeros(crop.shape, np.uint64)
+            earlier = [*((one, None) for one in self.labels), *zip(self.crops, enumerate(pairs), strict=False)]
+            for volume, known in earlier:
+                if not (common := crop.roi.intersect(volume.roi)).empty:
+                    read = ids_of_crop(volume.read(common), *known) if known else volume.read(common)
+                    part = before[(common - crop.roi.begin).to_slices()]
+                    part[read > 0] = read[read > 0]
+            found: dict[int, tuple[int, int]] = {}
+            for there in np.unique(before[before > 0]):
+                ids, voxels = np.unique(here[before == there], return_counts=True)
+                one, most = int(ids[voxels.argmax()]), int(voxels.max())
+                if one and most * 2 > voxels.sum() and most > found.get(one, (0, 0))[0]:
+                    found[one] = (most, int(there))
+            pairs.append([[one, there] for one, (_, there) in sorted(found.items())])
+        return pairs
 
     def check(self) -> Roi:
         """Check the labels, and return the smallest box that holds all painted voxels.
@@ -84,9 +108,7 @@ class Painting:
             DataError: A voxel is painted twice with different ids.
         """
         addresses = tuple(str(volume.address) for volume in self.sources)
-        task = LedgerTask(
-            "painted sections", self.raw, addresses, count_sections, {"crops": len(self.crops)}, BLOCK, box
-        )
+        task = LedgerTask("painted sections", self.raw, addresses, count_sections, {"crops": self.crop_ids}, BLOCK, box)
         task.run(description="Painted sections")
         rows = np.concatenate([found.reshape(-1, 12) for found in task.results()])
         if (twice := rows[rows[:, 6] > 0]).size:
@@ -128,41 +150,63 @@ class Painting:
         ]
         addresses = tuple(str(volume.address) for volume in self.sources)
         task = BlockTask(
-            "painted labels", outputs[0], addresses, merge_block, {"crops": len(self.crops)}, BLOCK,
+            "painted labels", outputs[0], addresses, merge_block, {"crops": self.crop_ids}, BLOCK,
             further_outputs=(outputs[1],),
         )  # fmt: skip
         run_blockwise(task, description="Painted labels", **how)
         return outputs[0], outputs[1]
 
 
-def _read_sources(block: Block, crops: int) -> Iterable[npt.NDArray[np.uint64]]:
-    first_crop = len(block.inputs) - crops
+def ids_of_crop(labels: npt.NDArray[Any], number: int, known: Sequence[Sequence[int]]) -> npt.NDArray[np.uint64]:
+    """Return labels of a crop with ids that no other crop has, but for objects that were painted before.
+
+    >>> ids_of_crop(np.array([0, 1, 2]), 0, [[2, 7]]).tolist() == [0, 1 + (1 << OWN_IDS), 7]
+    True
+    """
+    own = np.where(labels > 0, labels.astype(np.uint64) + np.uint64((number + 1) << OWN_IDS), np.uint64(0))
+    for here, there in known:
+        own[labels == here] = there
+    return own
+
+
+def _read_sources(
+    block: Block, crops: Sequence[Sequence[Sequence[int]]]
+) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_], bool]]:
+    """Yield the ids of each source in a block, which of them count, and whether it is a crop.
+
+    An object may go on beyond its crop, where nobody looked: the outermost pixels of a crop do not count, so that its
+    edge is learnt as no boundary.
+    """
+    first_crop = len(block.inputs) - len(crops)
     for number, volume in enumerate(block.inputs):
         read = np.zeros(block.write_roi.shape, np.uint64)
-        common = block.write_roi.intersect(volume.roi)
-        if not common.empty:
-            read[(common - block.write_roi.begin).to_slices()] = volume.read(common)
-        if number >= first_crop:
-            read[read > 0] += np.uint64((number - first_crop + 1) << OWN_IDS)
-        yield read
+        counts = np.zeros(block.write_roi.shape, bool)
+        crop, inside = number - first_crop, volume.roi
+        if crop >= 0:
+            inside = inside.grow((0, -1, -1), (0, -1, -1))
+        if not (common := block.write_roi.intersect(volume.roi)).empty:
+            labels = volume.read(common)
+            read[(common - block.write_roi.begin).to_slices()] = (
+                ids_of_crop(labels, crop, crops[crop]) if crop >= 0 else labels
+            )
+        if not (common := block.write_roi.intersect(inside)).empty:
+            part = (common - block.write_roi.begin).to_slices()
+            counts[part] = read[part] > 0
+        yield read, counts, crop >= 0
 
 
 def count_sections(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """Return a row for each painted section of a block: box, voxels, voxels painted twice, their place and ids."""
-    merged: npt.NDArray[np.uint64] | None = None
+    merged, other = (np.zeros(block.write_roi.shape, np.uint64) for _ in range(2))
     twice = np.zeros(block.write_roi.shape, bool)
-    other = np.zeros(block.write_roi.shape, np.uint64)
-    for read in _read_sources(block, parameters["crops"]):
-        if merged is None:
-            merged = read
-            continue
-        differs = (merged > 0) & (read > 0) & (merged != read)
-        other[differs & ~twice] = read[differs & ~twice]
-        twice |= differs
+    for read, _, is_crop in _read_sources(block, parameters["crops"]):
+        if not is_crop:
+            differs = (merged > 0) & (read > 0) & (merged != read)
+            other[differs & ~twice] = read[differs & ~twice]
+            twice |= differs
         merged = np.where(merged > 0, merged, read)
     rows, begin = [], block.write_roi.begin
     for z in range(block.write_roi.shape[0]):
-        assert merged is not None
         y, x = np.nonzero(merged[z])
         if not len(y):
             continue
@@ -176,12 +220,13 @@ def count_sections(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[n
 
 
 def merge_block(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Write labels and mask of one block; the inputs are the label datasets."""
-    merged = np.zeros(block.write_roi.shape, np.uint64)
-    for read in _read_sources(block, parameters["crops"]):
-        merged = np.where(merged > 0, merged, read)
+    """Write labels and mask of one block; the inputs are the label datasets, of which later ones win."""
+    merged, mask = np.zeros(block.write_roi.shape, np.uint64), np.zeros(block.write_roi.shape, bool)
+    for read, counts, _ in _read_sources(block, parameters["crops"]):
+        merged = np.where(read > 0, read, merged)
+        mask |= counts
     block.outputs[0].write(merged, block.write_roi)
-    block.outputs[1].write((merged > 0).view(np.uint8), block.write_roi)
+    block.outputs[1].write(mask.view(np.uint8), block.write_roi)
 
 
 def data_config_text(

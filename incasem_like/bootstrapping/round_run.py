@@ -325,9 +325,10 @@ class RoundRunner:
         self.tracked.set_info(STEPS_INFO, entries)
         kinds = {step.name: step.kind for step in used_steps(self.plan)}
         members = [
-            {kind_named(kind).parent_key: step.result["run_id"]}
+            {kind_named(kind).parent_key: run_id}
             for step in self.steps
             if step.result is not None and step.result.get("run_id") and (kind := kinds[step.name]) is not None
+            for run_id in (step.result["run_id"], *step.result.get("further_run_ids", ()))
         ]
         if self.plan.parent_id is not None:
             members.insert(0, {kind_named("bootstrapping").parent_key: self.plan.parent_id})

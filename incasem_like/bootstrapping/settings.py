@@ -76,6 +76,11 @@ class ModelStep(Section):
 class SelectionSection(Section):
     """Self-consistency: which segmentation, and which of its voxels, become pseudo ground truth."""
 
+    choices: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values to try of other keys of the segmentation than its threshold, such as "
+        "`{mutex_watershed.bias: [-0.2, 0, 0.2]}`: the most consistent segmentation of all combinations is taken.",
+    )
     trusted_share: Fraction = Field(0.95, description="Share of voxels to trust, those of the lowest errors.")
     largest_error: Fraction | None = Field(None, description="Trust errors up to this one instead.")
     largest_object_error: Fraction | None = Field(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from incasem_like.bootstrapping.settings import ModelStep, merged
 from incasem_like.config.loading import nest
 from incasem_like.disk import write_whole
 from incasem_like.errors import ConfigError, InputError
+from incasem_like.tracking.model.summaries import flatten
 from incasem_like.volumes import Volume, list_datasets, open_volume, parse_address
 from incasem_like.volumes.chunk_files import digest
 
@@ -170,28 +172,46 @@ def _predict(name: str, model: str, source: str | None, *, second: bool = False)
 
 
 def _segment(source: Callable[[RoundPlan], str], options: Callable[[RoundPlan], Values]) -> Callable[[Work], Values]:
+    """Return how affinities are segmented, once for each combination of the options' choices."""
+
     def run(work: Work) -> Values:
         plan, predicted = work.plan, work.results[source(work.plan)]
         if not predicted["affinities"]:
             raise ConfigError("No target of the model is affinities along z, y and x, which a segmentation needs.")
-        values = merged(options(plan), {"output": work.group})
-        config = work.config_file({"segmentation": values})
-        dataset = predicted["affinities"][0]
-        words = [
-            plan.scripts / "04_postprocessing/10_segment.py", "-f", plan.raw.container, "-d", dataset,
-            "--num_workers", plan.num_workers, "with", config,
-        ]  # fmt: skip
-        found = work.run_script("segmentations", words, None)
-        container, run_id = plan.raw.container, found["run_id"]
-        if found["result"] is None:
-            names = sorted(list_datasets(f"{container}/{work.group}"))
-            segmentations = [f"{container}/{work.group}/{name}" for name in names if name.startswith("segmentation")]
-            run_id = (open_volume(segmentations[0]).provenance or {}).get("run_id")
-        else:
-            segmentations = [one["address"] for one in found["result"]["segmentations"]]
-        return {"run_id": run_id, "prediction": f"{container}/{dataset}", "segmentations": segmentations}
+        container, dataset = plan.raw.container, predicted["affinities"][0]
+        ids, segmentations = [], []
+        for number, values in enumerate(combinations(options(plan))):
+            key, group = (f"{one}_{number}" if number else one for one in (work.key, work.group))
+            config = replace(work, key=key).config_file({"segmentation": merged(values, {"output": group})})
+            words = [
+                plan.scripts / "04_postprocessing/10_segment.py", "-f", container, "-d", dataset,
+                "--num_workers", plan.num_workers, "with", config,
+            ]  # fmt: skip
+            found = work.run_script("segmentations", words, None, key=key)
+            if found["result"] is None:
+                names = [name for name in sorted(list_datasets(f"{container}/{group}")) if name.startswith("segmen")]
+                made = [f"{container}/{group}/{name}" for name in names]
+                ids.append((open_volume(made[0]).provenance or {}).get("run_id"))
+            else:
+                made = [one["address"] for one in found["result"]["segmentations"]]
+                ids.append(found["run_id"])
+            segmentations += made
+        further = {"further_run_ids": ids[1:]} if ids[1:] else {}
+        return {"run_id": ids[0], **further, "prediction": f"{container}/{dataset}", "segmentations": segmentations}
 
     return run
+
+
+def combinations(options: Values) -> list[Values]:
+    """Return the options of each segmentation: the plain ones with every combination of their choices.
+
+    >>> combinations({"method": "watershed", "choices": {"min_size": [1, 2]}})
+    [{'method': 'watershed', 'min_size': 1}, {'method': 'watershed', 'min_size': 2}]
+    """
+    plain, choices = {key: value for key, value in options.items() if key != "choices"}, options.get("choices", {})
+    return [
+        merged(plain, nest(dict(zip(choices, values, strict=True)))) for values in itertools.product(*choices.values())
+    ]
 
 
 def _compare(source: str) -> Callable[[Work], Values]:
@@ -285,7 +305,7 @@ def _prediction_parameters(name: str) -> Callable[[RoundPlan], Values]:
 def _selection_parameters(plan: RoundPlan) -> Values:
     section = plan.config.selection
     by_object = {"weights": section.weights} if section.weights == "objects" else {}
-    return section.model_dump(mode="json", exclude={"weights"}) | by_object
+    return section.model_dump(mode="json", exclude={"weights", "choices"}) | by_object
 
 
 def _correction_parameters(plan: RoundPlan) -> Values:
@@ -306,13 +326,23 @@ def affinities_step(plan: RoundPlan) -> str:
     return "affinities_prediction" if plan.two_networks else "sparse_prediction"
 
 
-def _first_options(plan: RoundPlan) -> Values:
-    return nest(plan.config.segmentation)
+def first_options(plan: RoundPlan) -> Values:
+    """Return the options of the first segmentation, with their choices."""
+    return _with_choices(plan, plan.config.segmentation)
 
 
-def _final_options(plan: RoundPlan) -> Values:
+def final_options(plan: RoundPlan) -> Values:
+    """Return the options of the last segmentation, with their choices."""
     given = plan.config.final_segmentation
-    return nest(plan.config.segmentation if given is None else given)
+    return _with_choices(plan, plan.config.segmentation if given is None else given)
+
+
+def _with_choices(plan: RoundPlan, options: Mapping[str, Any]) -> Values:
+    choices = flatten(plan.config.selection.choices)
+    for key, values in choices.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"selection.choices.{key} is {json.dumps(values)}: give a list of values to try.")
+    return nest(options) | ({"choices": choices} if choices else {})
 
 
 def _raw(plan: RoundPlan) -> Sequence[Volume]:
@@ -339,8 +369,8 @@ STEPS = (
         used=lambda plan: plan.two_networks,
     ),
     Step(
-        "segmentation", ("sparse_prediction", "affinities_prediction"), _first_options,
-        _segment(affinities_step, _first_options), "segmentations",
+        "segmentation", ("sparse_prediction", "affinities_prediction"), first_options,
+        _segment(affinities_step, first_options), "segmentations",
     ),
     Step("selection", ("segmentation",), _selection_parameters, _compare("segmentation"), "evaluations"),
     Step("pseudo_truth", ("selection",), _correction_parameters, _make_pseudo_truth),
@@ -350,7 +380,7 @@ STEPS = (
         data=_raw,
     ),
     Step(
-        "final_segmentation", ("prediction",), _final_options, _segment(lambda plan: "prediction", _final_options),
+        "final_segmentation", ("prediction",), final_options, _segment(lambda plan: "prediction", final_options),
         "segmentations",
     ),
     Step("errors", ("final_segmentation",), _selection_parameters, _compare("final_segmentation"), "evaluations"),

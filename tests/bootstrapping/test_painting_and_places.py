@@ -40,8 +40,27 @@ def test_labels_and_crops_are_brought_together_section_by_section(raw, tmp_path)
     expected[1:3, 20:30, 10:20] = one
     expected[5, 30:38, 30:38] = 1 + (1 << OWN_IDS)
     assert np.array_equal(found, expected[box.to_slices()])
+    expected[5, 30:38, [30, 37]] = expected[5, [30, 37], 30:38] = 0  # the edge of a crop does not count
     assert np.array_equal(known, expected[box.to_slices()] > 0)
     assert written.offset == tuple(b * s for b, s in zip(box.begin, VOXEL_SIZE, strict=True))
+
+
+def test_an_object_of_a_crop_that_was_painted_before_keeps_its_id(raw, tmp_path):
+    one, first, second = (np.zeros((1, 12, 12), np.uint32) for _ in range(3))
+    one[0, 2:10, 0:6], one[0, 2:10, 6:8] = 500, 501
+    first[0, :, 0:5], first[0, :, 5:12] = 1, 2  # most of 500, and all of 501, whose border was drawn elsewhere before
+    second[0, 0:6] = 1
+    labels = volumes(tmp_path, one=(one, (2, 8, 8)))
+    crops = volumes(tmp_path, first=(first, (2, 8, 8)), second=(second, (2, 8, 20)), alone=(second, (4, 8, 8)))
+    painting = Painting(raw, labels, crops)
+    assert painting.crop_ids == [[[1, 500], [2, 501]], [], []]
+    box = painting.check()
+    assert len(painting.sections(box)) == 2  # nothing is painted twice
+    found = painting.write("painted", box, {}, num_workers=1)[0].read()
+    assert (found[0, :, 0:5] == 500).all()
+    assert (found[0, :, 5:12] == 501).all()  # the later painting wins
+    again = volumes(tmp_path, first=(first, (2, 8, 8)), moved=(second[:, :6], (2, 8, 14)))
+    assert Painting(raw, labels, again).crop_ids[1] == [[1, 501]]
 
 
 def test_places_have_the_largest_errors_far_apart_and_unpainted(raw, tmp_path):

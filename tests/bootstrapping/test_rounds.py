@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from bootstrapping_laboratory import make_round, store, write
 
 from incasem_like.bootstrapping import round_run, steps
@@ -84,6 +85,43 @@ def test_a_killed_round_resumes_in_its_own_run(laboratory):
     laboratory.killed_in = None
     assert laboratory.run().run_id == 1
     assert laboratory.ran == DEPENDENTS[2:]
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ("segmentation.methd=watershed", "methd"),
+        ("final_segmentation={watershed.threshold: 2}", "final_segmentation|watershed.threshold"),
+        ("selection.choices={min_sise: [1]}", "min_sise"),
+        ("selection.choices={min_size: [1, -1]}", "min_size"),
+        ("selection.choices={min_size: 3}", "give a list of values to try"),
+        ("model.prediction={prediction.tile: 3}", "model.prediction"),
+    ],
+)
+def test_wrong_options_of_later_steps_are_refused_before_anything_runs(laboratory, update, message):
+    with pytest.raises(ConfigError, match=message):
+        laboratory.run(update)
+    assert laboratory.ran == []
+    assert store(laboratory.folder).ids() == []
+
+
+def test_each_combination_of_choices_is_segmented_and_all_compete(tmp_path):
+    choices = "selection.choices={min_size: [1, 2], watershed.scoring: [mean, hist_quant_50]}"
+    config = load_round_config([make_round(tmp_path)], [choices])
+    plan, given = RoundPlan(config, {}, None, tmp_path), []
+
+    def script(kind, words, resume, key):
+        given.append(yaml.safe_load(Path(words[-1]).read_text())["segmentation"])
+        return {"run_id": len(given), "result": {"segmentations": [{"address": f"{given[-1]['output']}/segmentation"}]}}
+
+    before = {"affinities_prediction": {"affinities": ["affinities"]}}
+    work = steps.Work(plan, "segmentation_key", before, script, lambda run_id: ([], None))
+    found = next(step for step in steps.STEPS if step.name == "segmentation").run(work)
+    tried = [(one["min_size"], one["watershed"]["scoring"]) for one in given]
+    assert tried == [(1, "mean"), (1, "hist_quant_50"), (2, "mean"), (2, "hist_quant_50")]
+    assert len({one["output"] for one in given}) == 4
+    assert found["segmentations"] == [f"{one['output']}/segmentation" for one in given]
+    assert [found["run_id"], *found["further_run_ids"]] == [1, 2, 3, 4]
 
 
 def test_the_reason_of_a_step_names_only_what_changed(laboratory):
