@@ -1,6 +1,7 @@
-"""Watershed and agglomeration, and connected components, against scipy, scikit-image, waterz and cc3d.
+"""Watershed and agglomeration, and connected components, against scipy, scikit-image, waterz, cc3d and volara.
 
-Same arrays, same process, one core, turn by turn; processor time, since the machine may be busy.
+Same arrays, same process, one core, turn by turn; processor time, since the machine may be busy. volara runs in a
+process and environment of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ import cc3d
 import numpy as np
 import skimage.segmentation
 import waterz
+from peers import python_with
 from scipy import ndimage
 
 from incasem_like.evaluation.instances import Contingency, partition_scores
@@ -37,6 +40,9 @@ from incasem_like.volumes import create_volume, open_volume
 RESULTS = Path(__file__).parent / "results" / "segmentation.json"
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+LONG_OFFSETS = (*OFFSETS, (-5, 0, 0), (0, -5, 0), (0, 0, -5))
+PEER, VOLARA = Path(__file__).with_name("volara_segmentation.py"), "volara==1.0.5"
+BLOCK = 64  # of both, against volara
 
 
 def make_labels(shape: tuple[int, ...]) -> np.ndarray:
@@ -49,11 +55,11 @@ def make_labels(shape: tuple[int, ...]) -> np.ndarray:
     return seeds[tuple(nearest)]
 
 
-def make_affinities(labels: np.ndarray) -> np.ndarray:
+def make_affinities(labels: np.ndarray, offsets: tuple[tuple[int, int, int], ...] = OFFSETS) -> np.ndarray:
     """Make affinities as a network predicts them: blurred boundaries, noise, and holes in boundaries."""
     rng = np.random.default_rng(1)
-    affinities = np.ones((3, *labels.shape), np.float32)
-    for channel, offset in zip(affinities, OFFSETS, strict=True):
+    affinities = np.ones((len(offsets), *labels.shape), np.float32)
+    for channel, offset in zip(affinities, offsets, strict=True):
         here, there = ends(labels.shape, offset)
         channel[here] = labels[here] == labels[there]
         holes = ndimage.gaussian_filter(rng.random(labels.shape, dtype=np.float32), 3) > 0.53
@@ -100,6 +106,39 @@ def cc3d_on_all(container: str) -> np.ndarray:
     )
     output.write(labels.astype(np.uint32))
     return labels
+
+
+def against_volara(labels: np.ndarray, turns: int) -> dict[str, dict[str, float]]:
+    """Return processor time and VOI of both blockwise segmentations of stored affinities, and of volara's."""
+    affinities = make_affinities(labels, LONG_OFFSETS)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["INCASEM_JOBS"] = f"{folder}/jobs"
+        stored = create_volume(
+            f"{folder}/ours.zarr", "affinities", shape=affinities.shape, axes="czyx", dtype="float32",
+            voxel_size=(1, 1, 1), chunk_shape=(len(affinities), *(BLOCK,) * 3),
+            attributes={"type": "affinities", "offsets": [list(offset) for offset in LONG_OFFSETS]},
+        )  # fmt: skip
+        stored.write(affinities)
+        stored.mark_complete()
+
+        def ours(method: str) -> np.ndarray:
+            options = {"watershed": {"flood_boundaries": True}, "mutex_watershed": {"bias": -0.2}}
+            values = {"method": method, "block_shape": (BLOCK,) * 3, "output": method, method: options[method]}
+            plan = plan_segmentation(open_volume(stored.address), SegmentationSection.model_validate(values))
+            shutil.rmtree(f"{folder}/ours.zarr/{method}", ignore_errors=True)
+            return open_volume(segment(plan, overwrite=True)["segmentations"][0]["address"]).read()
+
+        methods = ("watershed", "mutex_watershed")
+        seconds, found = fastest(turns + 1, {one: lambda one=one: ours(one) for one in methods})
+        source = Path(folder) / "affinities.npy"
+        np.save(source, affinities)
+        options = {"offsets": LONG_OFFSETS, "neighbours": 3, "block": [BLOCK] * 3, "context": [16] * 3}
+        line = [python_with("volara", VOLARA), str(PEER), str(source), json.dumps({**options, "bias": [-0.2, -0.8]})]
+        done = subprocess.run(line, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        seconds["volara"] = json.loads(done.stdout.splitlines()[-1])["cpu"]
+        found["volara"] = np.load(source.with_name("volara.npy"))
+    scores = {name: partition_scores(Contingency.of(labels, one))["voi"] for name, one in found.items()}
+    return {name: {"cpu": seconds[name], "voi": scores[name]} for name in seconds}
 
 
 def fastest(turns: int, work: dict[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -153,11 +192,28 @@ def main() -> None:
         f"connected components of {side}^3 voxels, reading and writing included: cc3d {components['cc3d']:.2f} s, one "
         f"block {components['one block']:.2f} s, 64 blocks {components['64 blocks']:.2f} s, the same objects"
     )
+    blockwise = against_volara(labels, arguments.turns)
+    theirs = blockwise["volara"]
+    for name in ("watershed", "mutex_watershed"):
+        own = blockwise[name]
+        print(
+            f"{name} of {arguments.side}^3 voxels in blocks of {BLOCK}, reading and writing included: {own['cpu']:.2f} "
+            f"s, volara {theirs['cpu']:.2f} s: {theirs['cpu'] / own['cpu']:.1f} times as fast; VOI {own['voi']:.3f} and "
+            f"{theirs['voi']:.3f}"
+        )
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     machine = platform.processor() or platform.machine()
     RESULTS.write_text(
         json.dumps(
-            {"machine": machine, "side": arguments.side, **seconds, "ratio": round(ratio, 2), "voi": voi, **components}
+            {
+                "machine": machine,
+                "side": arguments.side,
+                **seconds,
+                "ratio": round(ratio, 2),
+                "voi": voi,
+                **components,
+                "blockwise": blockwise,
+            }
         )
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_IN_A_PANEL = 6  # curves whose names fit into it
+MOST_POINTS = 1000  # that a curve is drawn with, and twice as many for what is not smooth
 PLANES = ("xy", "xz", "yz")
 TRUTH_COLOUR = (0.98, 0.78, 0.10)
 PREDICTION_COLOUR = (0.10, 0.75, 0.95)
@@ -57,7 +60,8 @@ def curves_figure(
 ) -> bytes:
     """Draw one panel per title, each with its curves over iterations.
 
-    Curves of more than 200 points are drawn pale with their running mean on top, so that the trend is visible.
+    Curves of more than 200 points are drawn pale with their running mean on top, so that the trend is visible. Where
+    there are many curves, one legend below the panels names them all.
 
     Args:
         panels: Curves by the title of their panel.
@@ -66,31 +70,55 @@ def curves_figure(
     """
     columns = min(columns or len(panels), len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(width=5.2 * columns, height=3.2 * rows)
+    shared = max(map(len, panels.values()), default=0) > MOST_IN_A_PANEL
+    lines = -(-len({curve.label for curves in panels.values() for curve in curves}) // (3 * columns)) if shared else 0
+    figure = new_figure(width=5.2 * columns, height=3.2 * rows + 0.18 * lines)
     for place, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
         for number, curve in enumerate(curves):
-            _plot(axes, curve, curve.colour or f"C{number}")
+            _plot(axes, curve, curve.colour or f"C{number}", with_window=not shared)
         if mark := (marks or {}).get(title):
             axes.plot(mark.step, mark.value, "o", color="k", markersize=11, fillstyle="none", label=mark.label)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration", fontsize=9)
         axes.grid(alpha=0.3)
-        if curves:
+        if curves and not shared:
             axes.legend(fontsize=8)
+    if shared:
+        shown = [axes.get_legend_handles_labels() for axes in figure.axes]
+        named = {label: line for lines, labels in shown for line, label in zip(lines, labels, strict=True)}
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3 * columns, fontsize=8)
     return png(figure)
 
 
-def _plot(axes: Axes, curve: Curve, colour: str) -> None:
+def _plot(axes: Axes, curve: Curve, colour: str, *, with_window: bool) -> None:
     values = np.asarray(curve.values, dtype=float)
     if len(values) > 200:
-        axes.plot(curve.steps, values, color=colour, alpha=0.25, linewidth=0.7)
+        axes.plot(*_envelope(np.asarray(curve.steps), values), color=colour, alpha=0.25, linewidth=0.7, zorder=1)
         window = max(len(values) // 50, 2)
         smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
-        axes.plot(curve.steps[window - 1 :], smooth, color=colour, label=f"{curve.label} (mean of {window})")
+        every = max(len(smooth) // MOST_POINTS, 1)
+        label = f"{curve.label} (mean of {window})" if with_window else curve.label
+        axes.plot(curve.steps[window - 1 :: every], smooth[::every], color=colour, label=label)
         return
     marker, opacity = "." if len(values) < 40 else None, 0.35 if curve.pale else 1.0
     axes.plot(curve.steps, values, color=colour, marker=marker, alpha=opacity, label=curve.label)
+
+
+def _envelope(steps: NDArray[Any], values: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the lowest and the highest point of each part of a long curve, which looks the same and is drawn fast.
+
+    >>> steps, values = _envelope(np.arange(10_000), np.sin(np.arange(10_000.0)))
+    >>> len(steps), bool(values.max() > 0.999), bool((np.diff(steps) >= 0).all())
+    (2000, True, True)
+    """
+    if len(values) <= 2 * MOST_POINTS:
+        return steps, values
+    edges = np.linspace(0, len(values), MOST_POINTS + 1).astype(int)
+    low, high = (np.where(np.isnan(values), instead, values) for instead in (np.inf, -np.inf))
+    parts = [(begin, slice(begin, end)) for begin, end in itertools.pairwise(edges)]
+    chosen = np.sort([(begin + low[part].argmin(), begin + high[part].argmax()) for begin, part in parts]).ravel()
+    return steps[chosen], values[chosen]
 
 
 def ortho_slices_figure(
