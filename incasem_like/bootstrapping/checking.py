@@ -16,6 +16,7 @@ from incasem_like.config.prediction_config import PredictionConfig
 from incasem_like.config.target_sections import parse_targets
 from incasem_like.errors import ConfigError, InputError, RunNotFoundError
 from incasem_like.segmentation.settings import SegmentationConfig
+from incasem_like.training.preflight import check_block_sizes
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
@@ -32,7 +33,8 @@ def check_round(plan: RoundPlan, store: RunStore) -> None:
 
     Raises:
         InputError: The volume has one section; or a training that the round uses does not exist.
-        ConfigError: An option of a prediction or segmentation is wrong; or the network of 3-D affinities reads
+        ConfigError: An option of a prediction or segmentation is wrong; a network does not take or give blocks of the
+            given sizes; or the network of 3-D affinities reads
             something else than the sparse model predicts.
     """
     for options in (first_options(plan), final_options(plan)):
@@ -51,6 +53,8 @@ def check_round(plan: RoundPlan, store: RunStore) -> None:
             record = _training(store, run_id, key)
             if name == "affinities_model":
                 _check_inputs(plan, record)
+        if getattr(plan.config, name).run_id is None and used:
+            _check_sizes(plan, name)
 
 
 def _check_thickness(plan: RoundPlan) -> None:
@@ -71,6 +75,17 @@ def _check_thickness(plan: RoundPlan) -> None:
             "%s has %d sections, fewer than the networks see (%s): beyond its ends it is mirrored.",
             plan.raw.address, sections, ", ".join(f"{name}: {size}" for name, size in thicker.items()),
         )  # fmt: skip
+
+
+def _check_sizes(plan: RoundPlan, name: str) -> None:
+    config = plan.training(name)
+    if name != "affinities_model" and plan.config.round.validation_share:
+        painted = config.validation.model_copy(update={"data": (plan.folder,)})  # held-out pixels, once there are some
+        config = config.model_copy(update={"validation": painted})
+    try:
+        check_block_sizes(config)
+    except ConfigError as error:
+        raise ConfigError(f"{name}.values: {error}") from None
 
 
 def _training(store: RunStore, run_id: int, key: str) -> RunRecord:

@@ -96,6 +96,8 @@ def test_a_killed_round_resumes_in_its_own_run(laboratory):
         ("selection.choices={min_size: [1, -1]}", "min_size"),
         ("selection.choices={min_size: 3}", "give a list of values to try"),
         ("model.prediction={prediction.tile: 3}", "model.prediction"),
+        ("model.values.training.output_size_voxels=[4, 30, 30]", r"model\.values: training\.output_size_voxels"),
+        ("sparse_model.values.validation.output_size_voxels=[4, 30, 30]", "sparse_model.values: validation"),
     ],
 )
 def test_wrong_options_of_later_steps_are_refused_before_anything_runs(laboratory, update, message):
