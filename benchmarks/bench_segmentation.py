@@ -197,9 +197,9 @@ def main() -> None:
     for name in ("watershed", "mutex_watershed"):
         own = blockwise[name]
         print(
-            f"{name} of {arguments.side}^3 voxels in blocks of {BLOCK}, reading and writing included: {own['cpu']:.2f} "
-            f"s, volara {theirs['cpu']:.2f} s: {theirs['cpu'] / own['cpu']:.1f} times as fast; VOI {own['voi']:.3f} and "
-            f"{theirs['voi']:.3f}"
+            f"{name} of {arguments.side}^3 voxels in blocks of {BLOCK}, reading and writing included: "
+            f"{own['cpu']:.2f} s, volara {theirs['cpu']:.2f} s: {theirs['cpu'] / own['cpu']:.1f} times as fast; "
+            f"VOI {own['voi']:.3f} and {theirs['voi']:.3f}"
         )
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     machine = platform.processor() or platform.machine()
