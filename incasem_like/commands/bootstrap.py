@@ -6,8 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from incasem_like.bootstrapping.checking import check_round
+from incasem_like.bootstrapping.plan import RoundPlan
+from incasem_like.bootstrapping.round_run import PlannedStep, earlier_rounds, parent_results, plan_steps, run_round
 from incasem_like.bootstrapping.settings import RoundConfig, load_round_config
 from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.tables import Column, print_table
@@ -16,10 +19,6 @@ from incasem_like.config.loading import COMMAND_LINE, Layers, lay_given
 from incasem_like.errors import InputError
 from incasem_like.terminal import duration, shell_command, shown_path
 from incasem_like.volumes.provenance import command_line
-
-if TYPE_CHECKING:
-    from incasem_like.bootstrapping.round_run import PlannedStep
-    from incasem_like.bootstrapping.settings import RoundConfig
 
 EXAMPLE = "with round.yaml round.raw=data/cell.zarr/volumes/raw round.labels=[data/cell.zarr/volumes/labels/painted]"
 
@@ -57,10 +56,6 @@ def read_config(line: CommandLine, folder: Path) -> RoundConfig:
 
 def run(config: RoundConfig, line: CommandLine, script: Path) -> None:
     """Run the steps of the round that are not done yet, or print them for ``--dry_run``."""
-    from incasem_like.bootstrapping.checking import check_round
-    from incasem_like.bootstrapping.plan import RoundPlan
-    from incasem_like.bootstrapping.round_run import earlier_rounds, parent_results, plan_steps, run_round
-
     if line.unobserved:
         raise InputError("A round refers to tracked runs: leave --unobserved out.")
     stores = stores_of(line, config.directories, config.tracking)

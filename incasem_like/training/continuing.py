@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.config import resolve_training_config
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, ConfigError
 from incasem_like.training.checkpoints import CheckpointFolder, is_sound
@@ -156,8 +157,6 @@ def check_same_training(
 
 def differences(record: RunRecord, config: TrainingConfig) -> list[tuple[str, Any, Any]]:
     """List the keys in which a configuration differs from a run's, with both values; folders and stores aside."""
-    from incasem_like.config import resolve_training_config
-
     before = dict(_flat(resolve_training_config(record.config).model_dump(mode="json")))
     after = dict(_flat(config.model_dump(mode="json")))
     return [

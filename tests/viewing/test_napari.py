@@ -11,7 +11,7 @@ from incasem_like.bootstrapping.places import CROPS, PaintedCrop, painted_crops,
 from incasem_like.bootstrapping.places import Place as PlaceToPaint
 from incasem_like.commands.cli import answer
 from incasem_like.commands.data_configs import Datasets, suggest_entry
-from incasem_like.commands.paint import layers_of_crop, make_crop, place_of_round
+from incasem_like.commands.painting import layers_of_crop, make_crop, place_of_round
 from incasem_like.errors import DataError, InputError
 from incasem_like.viewing.napari_layers import fill_viewer
 from incasem_like.volumes import Coordinate, Roi, create_volume, open_volume
