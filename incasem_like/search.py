@@ -134,16 +134,16 @@ class Search:
         return study
 
     def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+        from optuna import distributions
 
         found: dict[str, optuna.distributions.BaseDistribution] = {}
         for key, values in self.dimensions.items():
             if not isinstance(values, Mapping):
-                found[key] = CategoricalDistribution(range(len(values)))  # Optuna has no lists as choices
+                found[key] = distributions.CategoricalDistribution(range(len(values)))  # Optuna has no lists as choices
             elif isinstance(values["low"], int) and isinstance(values["high"], int):
-                found[key] = IntDistribution(**{"step": 1, **values})
+                found[key] = distributions.IntDistribution(**{"step": 1, **values})
             else:
-                found[key] = FloatDistribution(**values)
+                found[key] = distributions.FloatDistribution(**values)
         return found
 
     def _value(self, key: str, drawn: Any) -> Any:

@@ -44,7 +44,7 @@ def paint(
         raise InputError("--raw, --offset and --shape make a new crop: give all three, or none of them.")
     from incasem_like.commands import painting  # numpy and pydantic would slow ``--help`` down
 
-    painting.load_napari()  # before a crop is made
+    window = painting.load_window()  # before a crop is made
     reference = None if os.path.exists(crop) else read_reference(crop)
     if reference is not None:
         crop = painting.place_of_round(reference.get(stores, "bootstrapping").result, crop, place)
@@ -56,7 +56,7 @@ def paint(
         if changed := target.save(labels):
             print(f"Saved {counted(changed, 'changed voxel')}: {target.container}/{target.group}/labels", flush=True)
 
-    painting.paint(layers, save, crop)
+    window.paint(layers, save, crop)
     if reference is not None:
         command = shell_command("python", "bootstrap.py", "--continue", reference.id, "with", "round.yaml")
         print(f"Next: paint another --place, or in scripts/05_bootstrapping {command}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.bootstrapping.places import CROPS, PaintedCrop
@@ -12,7 +15,7 @@ from incasem_like.errors import InputError
 from incasem_like.formatting.crops import create_crop
 from incasem_like.formatting.derive import Derivation
 from incasem_like.terminal import report_written
-from incasem_like.viewing.napari_layers import PAINTED, layer_data, load_napari, paint
+from incasem_like.viewing.napari_layers import PAINTED, layer_data
 from incasem_like.viewing.opening import open_layer, open_place
 from incasem_like.volumes import NanometreRoi, dataset_exists, parse_address
 from incasem_like.volumes.opening import locate
@@ -21,7 +24,20 @@ if TYPE_CHECKING:
     from incasem_like.viewing.layers import Layer
     from incasem_like.viewing.napari_layers import LayerData
 
-__all__ = ["layers_of_crop", "load_napari", "make_crop", "paint", "place_of_round"]
+
+def load_window() -> ModuleType:
+    """Import the module of napari's window.
+
+    Raises:
+        InputError: napari, or a Qt for its window, is not installed; or there is no display.
+    """
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"} & set(os.environ):
+        raise InputError("Painting needs a display: log in with 'ssh -X', or copy the crop and paint it there.")
+    try:
+        from incasem_like.viewing import napari_window
+    except ImportError as error:
+        raise InputError(f"Painting needs napari and Qt ({error}): pip install 'incasem-like[napari]'.") from None
+    return napari_window
 
 
 def place_of_round(result: Any, name: str, place: int) -> str:

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from incasem_like.networks import (
@@ -28,7 +29,7 @@ from incasem_like.networks import (
     torch_device,
 )
 from incasem_like.targets import channel_slices, targets_of
-from incasem_like.targets.losses import summed_over_processes
+from incasem_like.targets.losses import summed_by
 from incasem_like.training.optimizers import make_optimizer
 from incasem_like.training.processes import announce, local_device, world_size
 
@@ -228,7 +229,7 @@ class Optimization:
         with nullcontext() if last or self._wrapped is None else self._wrapped.no_sync():
             outputs = self._model(raw)
             stages = outputs if isinstance(outputs, list | tuple) else [outputs]
-            with summed_over_processes():
+            with summed_by(all_reduce) if self._wrapped is not None else nullcontext():
                 losses = self._losses(stages, part["targets"])
             weighted = [target.weight * one for target, one in zip(self.targets, losses, strict=True)]
             loss = sum(weighted[1:], weighted[0]) / self._parts
