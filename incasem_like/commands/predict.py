@@ -23,18 +23,6 @@ def main(script: Path) -> NoReturn:
     share_the_cores()
     folder = script_folder(script)
 
-    def work(config: PredictionConfig, line: CommandLine) -> None:
-        if line.own.dry_run:
-            from incasem_like.commands.predicting import examine
-
-            examine(config, line)
-            return
-        workers, trainings = given_workers(line.own), find_trainings(line, config, script)
-        from incasem_like.commands.predicting import predict, report_finished  # torch would slow refusals down
-
-        evaluate_script = folder.parent / "04_postprocessing" / "05_evaluate_metric.py"
-        report_finished(predict(config, trainings, workers, line, script), evaluate_script)
-
     parser = argparse.ArgumentParser(
         description="Predict volumes with a tracked network, as a tracked run.", allow_abbrev=False
     )
@@ -67,7 +55,21 @@ def main(script: Path) -> NoReturn:
         help="resume the interrupted prediction of that id; otherwise a new one starts",
     )
     add_flags(parser)
-    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
+    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), lambda config, line: run(config, line, script))
+
+
+def run(config: PredictionConfig, line: CommandLine, script: Path) -> None:
+    """Predict, or print what would be done for ``--dry_run``."""
+    if line.own.dry_run:
+        from incasem_like.commands.predicting import examine
+
+        examine(config, line)
+        return
+    workers, trainings = given_workers(line.own), find_trainings(line, config, script)
+    from incasem_like.commands.predicting import predict, report_finished  # torch would slow refusals down
+
+    evaluate_script = script_folder(script).parent / "04_postprocessing" / "05_evaluate_metric.py"
+    report_finished(predict(config, trainings, workers, line, script), evaluate_script)
 
 
 def read_config(line: CommandLine, folder: Path) -> PredictionConfig:

@@ -32,17 +32,6 @@ def main(script: Path) -> NoReturn:
     share_the_cores()
     folder = script_folder(script)
 
-    def work(config: SeriesConfig, line: CommandLine) -> None:
-        if line.own.dry_run:
-            from incasem_like.commands.predicting_series import examine
-
-            examine(config, line)
-            return
-        workers, (training,) = given_workers(line.own), find_trainings(line, config, script)
-        from incasem_like.commands.predicting_series import predict, report_finished  # torch would slow refusals down
-
-        report_finished(predict(config, training, workers, line, script), line, script.with_name("predict.py"))
-
     parser = argparse.ArgumentParser(
         description="Predict with many checkpoints of one training, measure each, and find the best iteration; the "
         "same command again resumes an interrupted series, and adds checkpoints that were written since.",
@@ -55,7 +44,20 @@ def main(script: Path) -> NoReturn:
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=meaning)
     parser.add_argument("--new", action="store_true", help="start another run even if there is one to resume")
     add_flags(parser)
-    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
+    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), lambda config, line: run(config, line, script))
+
+
+def run(config: SeriesConfig, line: CommandLine, script: Path) -> None:
+    """Predict with all checkpoints, or print what would be done for ``--dry_run``."""
+    if line.own.dry_run:
+        from incasem_like.commands.predicting_series import examine
+
+        examine(config, line)
+        return
+    workers, (training,) = given_workers(line.own), find_trainings(line, config, script)
+    from incasem_like.commands.predicting_series import predict, report_finished  # torch would slow refusals down
+
+    report_finished(predict(config, training, workers, line, script), line, script.with_name("predict.py"))
 
 
 def read_config(line: CommandLine, folder: Path) -> SeriesConfig:

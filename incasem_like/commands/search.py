@@ -37,14 +37,19 @@ def main(script: Path) -> None:
     add_prediction_flags(parser)
     add_worker_flags(parser, short=False)
 
-    def read(line: CommandLine) -> DecodeSearchConfig:
-        from incasem_like.evaluation.search_config import load_search_config  # numpy would slow ``--help`` down
+    folder = script_folder(script)
+    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), lambda config, line: run(config, line, script))
 
-        return load_search_config(line.files, line.updates, script_folder(script))
 
-    def work(config: DecodeSearchConfig, line: CommandLine) -> None:
-        from incasem_like.commands.searching import search
+def read_config(line: CommandLine, folder: Path) -> DecodeSearchConfig:
+    """Read the configuration."""
+    from incasem_like.evaluation.search_config import load_search_config  # numpy would slow ``--help`` down
 
-        search(config, line, script)
+    return load_search_config(line.files, line.updates, folder)
 
-    run_tracked(parser, EXAMPLE, read, work)
+
+def run(config: DecodeSearchConfig, line: CommandLine, script: Path) -> None:
+    """Search, and print the choices, the best first."""
+    from incasem_like.commands.searching import search
+
+    search(config, line, script)

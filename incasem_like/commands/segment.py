@@ -29,17 +29,22 @@ def main(script: Path) -> None:
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
     add_worker_flags(parser, short=False)
 
-    def read(line: CommandLine) -> SegmentationConfig:
-        from incasem_like.commands.segmenting import read_config  # numpy and pydantic would slow ``--help`` down
+    folder = script_folder(script)
+    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), lambda config, line: run(config, line, script))
 
-        return read_config(line, script_folder(script))
 
-    def work(config: SegmentationConfig, line: CommandLine) -> None:
-        from incasem_like.commands.segmenting import segment
+def read_config(line: CommandLine, folder: Path) -> SegmentationConfig:
+    """Read the configuration."""
+    from incasem_like.commands import segmenting  # numpy and pydantic would slow ``--help`` down
 
-        segment(config, line, script)
+    return segmenting.read_config(line, folder)
 
-    run_tracked(parser, EXAMPLE, read, work)
+
+def run(config: SegmentationConfig, line: CommandLine, script: Path) -> None:
+    """Segment, and print what was written."""
+    from incasem_like.commands.segmenting import segment
+
+    segment(config, line, script)
 
 
 def add_prediction_flags(parser: argparse.ArgumentParser) -> None:

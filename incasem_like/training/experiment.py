@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import IncasemError
+from incasem_like.networks import describe_arithmetic
 from incasem_like.tracking import tracked_run
 from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.training.arithmetic import record_arithmetic
@@ -101,7 +102,7 @@ def train(
         folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
         if repeats is not None:
             run.set_info("repeats", repeats.id)
-        record_arithmetic(run, checked.config.torch, repeats)
+        record_arithmetic(run, describe_arithmetic(checked.config.torch), repeats)
         if part_of or beginning.found.lineage:
             run.set_info("parent", {**(part_of or {}), **beginning.found.lineage})
         from incasem_like.training.assembly import run_training  # tensorboard is slow to load, and bad input needs none
