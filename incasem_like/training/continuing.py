@@ -74,7 +74,9 @@ def with_tracked_data(
     copies: dict[str, Path] = {}
     for section in filter(sections, ARTIFACTS):
         path, text = getattr(config, section).data, tracked_data(record, section)
-        if path is None or text is None or (path.is_file() and not (exactly and _differs(path, text))):
+        if path is None or text is None:
+            continue
+        if path.is_file() and (not exactly or same_data(path.read_text("utf-8-sig", errors="replace"), text)):
             continue
         copies[section] = config.directories.runs / "data_configs" / f"{record.id:04d}" / ARTIFACTS[section]
         copies[section].parent.mkdir(parents=True, exist_ok=True)
@@ -91,10 +93,6 @@ def _with_places(text: str, folder: Path, data: Path) -> str:
         if beside.exists() and not (data / str(entry.get("file"))).exists():
             entry["file"] = str(beside)
     return json.dumps(entries, indent=4)
-
-
-def _differs(path: Path, text: str) -> bool:
-    return not same_data(path.read_text(encoding="utf-8-sig", errors="replace"), text)
 
 
 log = logging.getLogger(__name__)

@@ -134,7 +134,8 @@ def _grown(chunks: Sequence[int], shape: Sequence[int]) -> list[int]:
 
 
 def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document], writable: bool) -> Any:
-    spec = format_.spec(_kvstore(address, documents))
+    at_root = "info" in documents and documents["info"].get("scales")
+    spec = format_.spec(address.kvstore("" if at_root else address.dataset))
     if format_.name == "precomputed":
         spec["scale_metadata"] = {"key": documents["info"]["scales"][0]["key"]}
     if not address.is_local:
@@ -147,10 +148,6 @@ def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document]
             except ValueError as error:  # an error in the specification itself has no status
                 raise ValueError(f"INVALID_ARGUMENT: {error}") from error
         return tensorstore.open(spec, context=context(), read=True, write=writable, open=True).result()
-
-
-def _kvstore(address: Address, documents: dict[str, Document]) -> dict[str, object] | str:
-    return address.kvstore("" if "info" in documents and documents["info"].get("scales") else address.dataset)
 
 
 def _selected(address: Address, store: Any, names: list[str]) -> tuple[Any, list[str]]:
