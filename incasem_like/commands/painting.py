@@ -75,7 +75,7 @@ def layers_of_crop(crop: str, over: Sequence[str]) -> tuple[PaintedCrop, list[La
 
     Args:
         crop: Address of the group.
-        over: Further volumes, of which the part in the crop is shown.
+        over: Further volumes; only their part in the crop is shown.
 
     Raises:
         DataError: The group has no labels, or a volume cannot be read.

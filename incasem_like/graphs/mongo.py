@@ -15,7 +15,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.graphs.store import Columns, Table, check_claim, signed_ids
+from incasem_like.graphs.store import Columns, Table, check_claim, edges_from, signed_ids
 from incasem_like.tracking.values import without_credentials
 from incasem_like.volumes import NanometreRoi
 
@@ -100,11 +100,7 @@ class MongoGraph:
         query = {}
         if nodes is not None and len(nodes):
             query = {"u": {"$gte": int(nodes.min()), "$lte": int(nodes.max())}}
-        edges = self._read(self.edges, query, "block", "u", "v")
-        if nodes is None or not edges:
-            return edges
-        chosen = np.isin(edges["u"], nodes)
-        return {name: values[chosen] for name, values in edges.items()}
+        return edges_from(self._read(self.edges, query, "block", "u", "v"), nodes)
 
     def _write(self, collection: Collection[Any], block: int, columns: Table, indices: list[list[str]]) -> None:
         stored = {

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError
-from incasem_like.graphs.store import Columns, Table, check_claim
+from incasem_like.graphs.store import Columns, Table, check_claim, edges_from
 from incasem_like.volumes import NanometreRoi
 
 CLAIM = "segmentation.txt"
@@ -76,11 +76,7 @@ class ParquetGraph:
 
     def read_edges(self, nodes: npt.NDArray[np.uint64] | None = None) -> Columns:
         """Return all edges, or those whose ``u`` is among some nodes, in the order of blocks."""
-        edges = _read(self.edges)
-        if nodes is None or not edges:
-            return edges
-        chosen = np.isin(edges["u"], nodes)
-        return {name: values[chosen] for name, values in edges.items()}
+        return edges_from(_read(self.edges), nodes)
 
 
 def _write(folder: Path, block: int, table: Table) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.graphs.store import Columns, Table, check_claim, signed_ids
+from incasem_like.graphs.store import Columns, Table, check_claim, edges_from, signed_ids
 from incasem_like.volumes import NanometreRoi
 
 ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 20, 0.25
@@ -121,10 +121,7 @@ class SqlGraph:
         edges = self._read(
             self.edges, lambda table: [] if between is None else [table.c.u.between(*between)], ("block", "u", "v")
         )
-        if nodes is None or not edges:
-            return edges
-        chosen = np.isin(edges["u"], nodes)
-        return {name: values[chosen] for name, values in edges.items()}
+        return edges_from(edges, nodes)
 
     def _write(self, name: str, block: int, columns: Table) -> None:
         stored = {key: signed_ids(values, str(self)) if key in IDS else values for key, values in columns.items()}

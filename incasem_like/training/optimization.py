@@ -78,7 +78,7 @@ class DeadUnits:
                 self._alive[name] = alive | self._alive.get(name, alive)
 
     def report(self) -> str | None:
-        """Return a sentence on layers of which many maps had no gradient since the last report; None if there are none.
+        """Return a sentence on layers where many maps had no gradient since the last report; None if there are none.
 
         Without any gradient at all, the samples had nothing to learn, and nothing is reported.
         """

@@ -16,7 +16,7 @@ SIDE, MOST = 160, 3
 
 
 def draw_errors(segmentation: str, labels: str, scores: Mapping[str, Any]) -> bytes | None:
-    """Draw the sections through the largest splits and merges, as PNG; None if there is no error.
+    """Draw the sections through the largest splits and merges, as PNG; None without errors.
 
     Each row shows an error: grey values if the raw volume is known from the provenance of the segmentation, the ground
     truth, and the segmentation; objects that take part are coloured, others are grey.
