@@ -47,7 +47,8 @@ def main(script: Path) -> NoReturn:
     rank, count = started_processes()
     together: AbstractContextManager[None] = nullcontext()
     if count > 1:
-        from incasem_like.training.assembly import follow, leading
+        from incasem_like.training.assembly import follow
+        from incasem_like.training.processes import leading
 
         if rank:
             run_guarded(lambda: follow(rank))

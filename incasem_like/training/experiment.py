@@ -87,6 +87,7 @@ def train(
         if run_store is not None:
             run_store.check_unused(options["run_id"], "--continue_run")
         check_unused(RunFolders.of_run(runs, options["run_id"]))
+    from incasem_like.training.assembly import run_training  # tensorboard is slow to load, and bad input needs none
 
     continuation = beginning.continuation
     with tracked_run(
@@ -105,7 +106,5 @@ def train(
         record_arithmetic(run, describe_arithmetic(checked.config.torch), repeats)
         if part_of or beginning.found.lineage:
             run.set_info("parent", {**(part_of or {}), **beginning.found.lineage})
-        from incasem_like.training.assembly import run_training  # tensorboard is slow to load, and bad input needs none
-
         run.result = run_training(checked, run, folders, beginning.found, started)
     return FinishedTraining(folders, run.result)
