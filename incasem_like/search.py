@@ -120,7 +120,14 @@ class Search:
             else optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=min(10, self.total // 2))
         )
         study = optuna.create_study(sampler=sampler, direction="maximize" if self.mode == "max" else "minimize")
-        distributions = self._distributions()
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+        for key, values in self.dimensions.items():
+            if not isinstance(values, Mapping):  # Optuna has no lists as choices
+                distributions[key] = optuna.distributions.CategoricalDistribution(range(len(values)))
+            elif isinstance(values["low"], int) and isinstance(values["high"], int):
+                distributions[key] = optuna.distributions.IntDistribution(**{"step": 1, **values})
+            else:
+                distributions[key] = optuna.distributions.FloatDistribution(**values)
         for trial in trials:
             measured = trial.value is not None
             study.add_trial(
@@ -132,19 +139,6 @@ class Search:
                 )
             )
         return study
-
-    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        from optuna import distributions
-
-        found: dict[str, optuna.distributions.BaseDistribution] = {}
-        for key, values in self.dimensions.items():
-            if not isinstance(values, Mapping):
-                found[key] = distributions.CategoricalDistribution(range(len(values)))  # Optuna has no lists as choices
-            elif isinstance(values["low"], int) and isinstance(values["high"], int):
-                found[key] = distributions.IntDistribution(**{"step": 1, **values})
-            else:
-                found[key] = distributions.FloatDistribution(**values)
-        return found
 
     def _value(self, key: str, drawn: Any) -> Any:
         values = self.dimensions[key]

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.options import given_workers, predict_command
@@ -16,9 +16,11 @@ from incasem_like.config import SweepConfig, load_sweep_config
 from incasem_like.errors import InputError
 from incasem_like.search import Search, Trial, shown
 from incasem_like.terminal import WORKERS_HELP, workers_source
-from incasem_like.training.sweep import FinishedSweep, run_sweep
 from incasem_like.viewing.sweep_figure import sweep_figure
 from incasem_like.volumes.provenance import command_line
+
+if TYPE_CHECKING:
+    from incasem_like.training.sweep import FinishedSweep
 
 EXAMPLE = "with config_training.yaml sweep.yaml training.data=my_training.json validation.data=my_validation.json"
 
@@ -46,6 +48,8 @@ def main(script: Path) -> NoReturn:
 
 def run(config: SweepConfig, line: CommandLine, script: Path) -> None:
     """Run the trainings that are not done yet, and print them all, best first, with the next command."""
+    from incasem_like.training.sweep import run_sweep
+
     if line.unobserved:
         raise InputError("A sweep compares tracked trainings: leave --unobserved out.")
     if line.own.num_workers < 1:

@@ -19,11 +19,11 @@ from incasem_like.networks import (
     check_device,
     check_output,
     count_parameters,
+    describe_network,
     geometry_in_volumes,
     network_geometry,
     torch_device,
 )
-from incasem_like.networks.description import describe_network
 from incasem_like.prediction.computing.tiling import axis_step
 from incasem_like.processes import available_host_memory
 from incasem_like.samples import Region, open_regions
