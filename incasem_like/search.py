@@ -120,14 +120,7 @@ class Search:
             else optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=min(10, self.total // 2))
         )
         study = optuna.create_study(sampler=sampler, direction="maximize" if self.mode == "max" else "minimize")
-        distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-        for key, values in self.dimensions.items():
-            if not isinstance(values, Mapping):  # Optuna has no lists as choices
-                distributions[key] = optuna.distributions.CategoricalDistribution(range(len(values)))
-            elif isinstance(values["low"], int) and isinstance(values["high"], int):
-                distributions[key] = optuna.distributions.IntDistribution(**{"step": 1, **values})
-            else:
-                distributions[key] = optuna.distributions.FloatDistribution(**values)
+        distributions = self._distributions()
         for trial in trials:
             measured = trial.value is not None
             study.add_trial(
@@ -139,6 +132,19 @@ class Search:
                 )
             )
         return study
+
+    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        found: dict[str, optuna.distributions.BaseDistribution] = {}
+        for key, values in self.dimensions.items():
+            if not isinstance(values, Mapping):
+                found[key] = CategoricalDistribution(range(len(values)))  # Optuna has no lists as choices
+            elif isinstance(values["low"], int) and isinstance(values["high"], int):
+                found[key] = IntDistribution(**{"step": 1, **values})
+            else:
+                found[key] = FloatDistribution(**values)
+        return found
 
     def _value(self, key: str, drawn: Any) -> Any:
         values = self.dimensions[key]
