@@ -1,4 +1,5 @@
-"""Child processes that ignore ctrl-C, which this process handles for them, and that end with it; their memory."""
+"""Child processes that ignore ctrl-C, which this process handles for them, and that end with it; those that a launcher
+starts together; memory."""
 
 from __future__ import annotations
 
@@ -127,6 +128,28 @@ def run_script_process(command: Sequence[str], log: Path, holder: Path | None = 
             process.send_signal(signal.SIGINT)  # a training writes a checkpoint
             process.wait()
             raise
+
+
+def started_processes() -> tuple[int, int]:
+    """Return the number of this process and how many a launcher started together: (0, 1) without one.
+
+    Slurm's variables are translated to those that torch reads. Those of an allocation alone do not count: its script
+    is one process.
+
+    Example:
+        >>> started_processes()
+        (0, 1)
+    """
+    known = os.environ
+    if "RANK" not in known and int(known.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        from lightning_fabric.plugins.environments import SLURMEnvironment
+
+        nodes = known.get("SLURM_STEP_NODELIST") or known["SLURM_NODELIST"]
+        known.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+        known.setdefault("MASTER_PORT", str(20_000 + int(known["SLURM_JOB_ID"]) % 10_000))  # of no other job there
+        known.update(RANK=known["SLURM_PROCID"], WORLD_SIZE=known["SLURM_STEP_NUM_TASKS"])
+        known.update(LOCAL_RANK=known["SLURM_LOCALID"])
+    return int(known.get("RANK", 0)), int(known.get("WORLD_SIZE", 1))
 
 
 def keep_freed_memory() -> bool:

@@ -63,7 +63,7 @@ def contents(folder):
 
 
 @pytest.fixture
-def refused(folder, monkeypatch, capsys):
+def check_refused(folder, monkeypatch, capsys):
     """Run a script in this process; check for status 2, one sentence, and that no file has changed."""
 
     def run(script, *words, said="would replace the input"):
@@ -103,26 +103,26 @@ SAME = [
 
 
 @pytest.mark.parametrize(("container", "dataset"), SAME)
-def test_thresholding_replaces_neither_map_nor_mask(container, dataset, refused, folder):
+def test_thresholding_replaces_neither_map_nor_mask(container, dataset, check_refused, folder):
     container = container.format(folder=folder)
     flags = ("--prediction_filename", container, "-o", dataset, "-t", 0.5)
     within = ("-d", dataset if container.endswith("volumes") else "volumes/map")
-    refused(THRESHOLD, *flags, *within)
+    check_refused(THRESHOLD, *flags, *within)
     mask = ("--mask_filename", "data/c.zarr", "-m", "volumes/map")
     other = within if container.endswith("volumes") else ("-d", "volumes/raw")
-    refused(THRESHOLD, *flags, *other, *mask)
+    check_refused(THRESHOLD, *flags, *other, *mask)
 
 
 @pytest.mark.parametrize("script", [EQUALIZE, BOUNDARY, METRIC_MASK, FOREGROUND])
 @pytest.mark.parametrize("place", [place for place in SAME if not place[0].endswith("volumes")])
-def test_a_derived_volume_does_not_replace_its_source(script, place, refused, folder):
-    refused(script, "-f", place[0].format(folder=folder), "-d", "volumes/map", "-o", place[1])
+def test_a_derived_volume_does_not_replace_its_source(script, place, check_refused, folder):
+    check_refused(script, "-f", place[0].format(folder=folder), "-d", "volumes/map", "-o", place[1])
 
 
 @pytest.mark.parametrize("output", ["volumes\\map", ".\\volumes\\map", "volumes/map\\", "other\\raw"])
-def test_backslashes_which_tensorstore_takes_for_slashes_are_refused(output, refused):
-    refused(EQUALIZE, "-f", "data/c.zarr", "-d", "volumes/map", "-o", output, said="holds a backslash")
-    refused(IMPORT, "-i", "sections", "-f", f"data\\{output}", said="holds a backslash")
+def test_backslashes_which_tensorstore_takes_for_slashes_are_refused(output, check_refused):
+    check_refused(EQUALIZE, "-f", "data/c.zarr", "-d", "volumes/map", "-o", output, said="holds a backslash")
+    check_refused(IMPORT, "-i", "sections", "-f", f"data\\{output}", said="holds a backslash")
 
 
 @pytest.mark.parametrize("script", [EQUALIZE, BOUNDARY, METRIC_MASK, FOREGROUND])
@@ -130,59 +130,61 @@ def test_backslashes_which_tensorstore_takes_for_slashes_are_refused(output, ref
     ("output", "said"),
     [("volumes", "would be deleted with it"), ("inner/", "would be deleted with it"), ("inner/map/new", "lies inside")],
 )
-def test_groups_above_an_input_and_places_inside_it_are_refused(script, output, said, refused):
-    refused(script, "-f", "to_container.zarr", "-d", "volumes/map", "-o", output, said=said)
+def test_groups_above_an_input_and_places_inside_it_are_refused(script, output, said, check_refused):
+    check_refused(script, "-f", "to_container.zarr", "-d", "volumes/map", "-o", output, said=said)
 
 
-def test_a_mask_of_another_container_is_protected_too(refused, folder):
+def test_a_mask_of_another_container_is_protected_too(check_refused, folder):
     (folder / "data/c.zarr/other").symlink_to(folder / "data/masks.n5")
     write(folder / "data/masks.n5", "map", np.zeros((6, 8, 8), dtype=np.uint8))
     flags = ("--mask_filename", "data/masks.n5", "-m", "mask", "-t", 0.5)
-    refused(THRESHOLD, "--prediction_filename", "data/c.zarr", "-d", "volumes/map", "-o", "other/mask", *flags)
+    check_refused(THRESHOLD, "--prediction_filename", "data/c.zarr", "-d", "volumes/map", "-o", "other/mask", *flags)
 
 
 @pytest.mark.parametrize("directory", ["data", "to_folder", "./data/", "to_folder/../data"])
-def test_sections_are_not_exported_into_what_is_exported(directory, refused):
+def test_sections_are_not_exported_into_what_is_exported(directory, check_refused):
     flags = ("-f", "data/c.zarr", "-d", "volumes/map", "-o", directory, "--out_datasets")
-    refused(EXPORT, *flags, "c.zarr/volumes/map")
-    refused(EXPORT, *flags, "c.zarr/inner", said="would be deleted with it")
-    refused(EXPORT, *flags, "c.zarr/volumes/to_map/sections", said="lies inside")
+    check_refused(EXPORT, *flags, "c.zarr/volumes/map")
+    check_refused(EXPORT, *flags, "c.zarr/inner", said="would be deleted with it")
+    check_refused(EXPORT, *flags, "c.zarr/volumes/to_map/sections", said="lies inside")
 
 
-def test_two_exports_into_one_folder_are_refused(refused, folder):
+def test_two_exports_into_one_folder_are_refused(check_refused, folder):
     (folder / "out").mkdir()
     (folder / "out/b").symlink_to("a")
     flags = ("-f", "data/c.zarr", "-d", "volumes/map", "volumes/raw", "-o", "out", "--out_datasets")
     for names in (("a", "b"), ("a", "x/../a"), ("a", "b/c")):
-        refused(EXPORT, *flags, *names, said="overlap")
+        check_refused(EXPORT, *flags, *names, said="overlap")
 
 
-def test_sections_that_no_export_wrote_are_kept(refused):
-    refused(EXPORT, "-f", "data/c.zarr", "-d", "volumes/map", "-o", ".", "--out_datasets", "sections", said="sections")
+def test_sections_that_no_export_wrote_are_kept(check_refused):
+    check_refused(
+        EXPORT, "-f", "data/c.zarr", "-d", "volumes/map", "-o", ".", "--out_datasets", "sections", said="sections"
+    )
 
 
 @pytest.mark.parametrize(
     "source", ["data/c.zarr/volumes/new", "to_container.zarr/inner/new", "data/c.zarr/inner/new/tif"]
 )
-def test_an_import_does_not_replace_its_sections(source, refused, folder):
+def test_an_import_does_not_replace_its_sections(source, check_refused, folder):
     (folder / source).mkdir(parents=True)
     for name in ("section_0.tif", "section_1.tif"):
         tifffile.imwrite(folder / source / name, np.zeros((8, 8), dtype=np.uint8))
     said = "deleted with it" if source.endswith("tif") else "would replace the input"
-    refused(IMPORT, "-i", source, "-f", "to_folder/c.zarr", "-d", "volumes/new", said=said)
+    check_refused(IMPORT, "-i", source, "-f", "to_folder/c.zarr", "-d", "volumes/new", said=said)
 
 
 @pytest.mark.parametrize(
     "datasets", [("a", "a/"), ("volumes/a", "inner/a"), ("a", "a/b"), ("a", "b/../a"), ("a ", "a")]
 )
-def test_two_imports_into_one_dataset_are_refused(datasets, refused, folder):
+def test_two_imports_into_one_dataset_are_refused(datasets, check_refused, folder):
     said = "without '..'" if ".." in datasets[1] else "overlap"
-    refused(IMPORT, "-i", "sections", "sections", "-f", "data/c.zarr", "-d", *datasets, said=said)
+    check_refused(IMPORT, "-i", "sections", "sections", "-f", "data/c.zarr", "-d", *datasets, said=said)
 
 
-def test_synthetic_volumes_of_one_place_are_refused(refused, folder):
+def test_synthetic_volumes_of_one_place_are_refused(check_refused, folder):
     (folder / "lobe_001").symlink_to("lobe_000")
-    refused(SYNTHETIC, "-o", "lobe", "--num_volumes", 2, "--shape", 24, 40, 32, said="overlap")
+    check_refused(SYNTHETIC, "-o", "lobe", "--num_volumes", 2, "--shape", 24, 40, 32, said="overlap")
 
 
 def test_folders_are_compared_by_identity_where_names_differ(folder, monkeypatch):
@@ -249,7 +251,7 @@ def test_what_is_replaced_comes_back_where_its_successor_cannot_be_made(folder, 
     assert contents(folder) == before
 
 
-def test_values_that_cannot_be_equalised_leave_the_earlier_result(refused, folder, monkeypatch, capsys):
+def test_values_that_cannot_be_equalised_leave_the_earlier_result(check_refused, folder, monkeypatch, capsys):
     write(folder / "data/c.zarr", "volumes/floats", np.full((6, 8, 8), 7, dtype=np.float32))
     argv = ["-f", "data/c.zarr", "-d", "volumes/floats", "-o", "volumes/raw", "-n", "1", "--overwrite"]
     before = contents(folder)

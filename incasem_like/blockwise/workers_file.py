@@ -147,14 +147,13 @@ def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the queue's settings from the user's dask-jobqueue configuration, which the workers file overrides."""
     if values.get("launcher") not in QUEUES:
         return {}
-    import dask.config
-    import dask.utils
+    from dask import config, utils
 
-    said = dask.config.get(f"jobqueue.{values['launcher']}", None) or {}
+    said = config.get(f"jobqueue.{values['launcher']}", None) or {}
     found = {name.replace("_", "-"): value for name, value in said.items() if value}
     known = {key: found[name] for name, key in JOBQUEUE_KEYS.items() if name in found}
     if "memory" in known:  # in Dask, 16GB means 10**9 bytes each
-        known["memory"] = f"{-(-dask.utils.parse_bytes(known['memory']) // 2**20)}MiB"
+        known["memory"] = f"{-(-utils.parse_bytes(known['memory']) // 2**20)}MiB"
     accounts = [
         QUEUES[values["launcher"]].account + str(found[name]) for name in ("account", "project") if name in found
     ]

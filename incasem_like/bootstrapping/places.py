@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
 from incasem_like.blockwise import Block
 from incasem_like.blockwise.ledger import LedgerTask
@@ -157,8 +158,6 @@ def write_places(folder: Path, places: Sequence[Place], raw: Volume, guess: Volu
 
 
 def _write_tiff(file: IO[bytes], array: npt.NDArray[Any]) -> None:
-    import tifffile
-
     tifffile.imwrite(file, array, photometric="minisblack", metadata={"axes": "ZYX"})  # else three sections are colours
 
 
@@ -212,8 +211,6 @@ class PaintedCrop:
         Raises:
             DataError: There are none, or the TIFF has another shape, or no whole numbers.
         """
-        import tifffile
-
         crop = open_volume(self.container, f"{self.group}/labels", writable=True)
         if (path := self.tiff) is None:
             return crop

@@ -19,7 +19,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.components import find_parts
 from incasem_like.samples.opening import open_regions
 from incasem_like.samples.regions import Region
-from incasem_like.viewing.figures import PLANES
+from incasem_like.viewing.figures import PLANES, new_figure, png
 from incasem_like.viewing.planes import busiest_point, plane_aspects, read_planes
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi, open_volume
 from incasem_like.volumes.agreement import spaced
@@ -269,9 +269,7 @@ def write_contact_sheet(reports: Sequence[EntryReport], path: Path) -> None:
         reports: The entries.
         path: PNG to write.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2 * len(reports)), layout="constrained")
+    figure = new_figure(9, 3.2 * len(reports))
     axes = figure.subplots(len(reports), 3, squeeze=False)
     for row, report in zip(axes, reports, strict=True):
         region = report.region
@@ -290,4 +288,4 @@ def write_contact_sheet(reports: Sequence[EntryReport], path: Path) -> None:
                 axis.imshow(
                     drawn, cmap="tab10", vmin=0, vmax=10, alpha=0.45, aspect=aspects[plane], interpolation="nearest"
                 )
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    write_whole(path, lambda file: file.write(png(figure)))

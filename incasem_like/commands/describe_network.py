@@ -37,8 +37,7 @@ def describe(arguments: argparse.Namespace, search: Path) -> None:
         raise InputError(f"'{words[0]}' must stand behind the word 'with': write with CONFIG.yaml key=value.")
     files, updates = read_items(words[1:])
     config = load_training_config(files, updates, search)
-    from incasem_like.networks import check_output, geometry_in_volumes, network_geometry
-    from incasem_like.networks.description import describe_network, sizes_near
+    from incasem_like.networks import check_output, describe_network, geometry_in_volumes, network_geometry, sizes_near
     from incasem_like.training.start import with_first_network
 
     runs = config.directories.runs

@@ -12,6 +12,7 @@ from incasem_like.commands.options import StoreChoice, kind_option, store_option
 from incasem_like.commands.view import find_places
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
+from incasem_like.viewing.objects import PrecomputedShapes, find_objects
 from incasem_like.viewing.opening import scene_of_places
 from incasem_like.viewing.sections import MOVIES, PICTURES, SectionView, write_movie, write_picture
 from incasem_like.volumes import Roi, open_volume
@@ -118,7 +119,6 @@ def picture_of_objects(
         InputError: An id is not a whole number from 1, or a folder of meshes has a part.
         DataError: An object is not there.
     """
-    from incasem_like.viewing.objects import PrecomputedShapes, find_objects
     from incasem_like.viewing.objects_figure import ObjectView, meshes_of_folder, meshes_of_labels
 
     texts = [text.strip() for text in objects.split(",")]

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.commands.command_line import CommandLine
-from incasem_like.commands.options import given_workers
-from incasem_like.commands.segment import add_prediction_flags, open_prediction
-from incasem_like.commands.tables import Column, print_table
-from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
-from incasem_like.terminal import add_worker_flags, report_written, script_parser, shell_command
+from incasem_like.commands.segment import add_prediction_flags
+from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.terminal import add_worker_flags, script_parser
 
 if TYPE_CHECKING:
-    from incasem_like.evaluation.decode_search import Candidate
     from incasem_like.evaluation.search_config import DecodeSearchConfig
 
 EXAMPLE = "--run_id 12 --labels ZARR/DS with search.space.segmentation.watershed.scoring=[mean,hist_quant_50]"
-SEGMENT = "scripts/04_postprocessing/10_segment.py"
 AXES = ("Z", "Y", "X", "DEPTH", "HEIGHT", "WIDTH")
 
 
@@ -41,54 +37,19 @@ def main(script: Path) -> None:
     add_prediction_flags(parser)
     add_worker_flags(parser, short=False)
 
-    def read_config(line: CommandLine) -> DecodeSearchConfig:
-        from incasem_like.evaluation.search_config import load_search_config
-
-        return load_search_config(line.files, line.updates, script_folder(script))
-
-    run_tracked(parser, EXAMPLE, read_config, lambda config, line: search(config, line, script))
+    folder = script_folder(script)
+    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), lambda config, line: run(config, line, script))
 
 
-def search(config: DecodeSearchConfig, line: CommandLine, script: Path) -> None:
+def read_config(line: CommandLine, folder: Path) -> DecodeSearchConfig:
+    """Read the configuration."""
+    from incasem_like.evaluation.search_config import load_search_config  # numpy would slow ``--help`` down
+
+    return load_search_config(line.files, line.updates, folder)
+
+
+def run(config: DecodeSearchConfig, line: CommandLine, script: Path) -> None:
     """Search, and print the choices, the best first."""
-    from incasem_like.evaluation.decode_search import search_as_run, validation_blocks
-    from incasem_like.search import shown
-    from incasem_like.viewing.error_figure import draw_errors
-    from incasem_like.viewing.search_figure import search_figure
-    from incasem_like.volumes import Roi, open_volume
+    from incasem_like.commands.searching import search
 
-    workers = given_workers(line.own)
-    stores = stores_of(line, config.directories, config.tracking)
-    rois = [Roi(block[:3], block[3:]) for block in line.own.block or ()]
-    prediction = open_prediction(config, line)
-    blocks = validation_blocks(prediction, open_volume(line.own.labels), rois, stores.open, line.own.seen)
-    candidates: list[Candidate] = []
-    store = None if line.unobserved else stores.open("evaluations")
-    result = search_as_run(
-        config,
-        blocks,
-        store=store,
-        open_store=stores.open,
-        report=candidates.append,
-        draw=search_figure,
-        draw_errors=draw_errors,
-        num_workers=line.own.num_workers,
-        workers=workers,
-        **run_options(line, script),
-    )
-    metric, best = result["metric"], result["best"]
-    keys = list(config.search.dimensions)
-    rows = []
-    for one in sorted(candidates, key=lambda one: one.trial.number != best["trial"]):
-        value = "undefined" if one.trial.value is None else f"{one.trial.value:.4f}"
-        at = "-" if one.best is None or one.thresholds[one.best] is None else f"{one.thresholds[one.best]:g}"
-        rows.append([str(one.trial.number), value, at, *(shown(one.trial.parameters[key]) for key in keys)])
-    print_table([Column(title) for title in ("trial", metric, "threshold", *keys)], rows)
-    at = "" if best["threshold"] is None else f" at threshold {best['threshold']:g}"
-    print(f"Best {metric}: {best['value']:.4f}, trial {best['trial']}{at}")
-    if store is not None:
-        source = ("--run_id", line.own.run_id) if line.own.run_id else ("-f", line.own.filename, "-d", line.own.dataset)
-        words = [*source, *stores.flags(), "--parameters_of", result["run_id"]]
-        report_written(
-            f"evaluation run {result['run_id']}", store.description, shell_command("python", SEGMENT, *words)
-        )
+    search(config, line, script)

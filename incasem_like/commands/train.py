@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,10 +17,9 @@ from incasem_like.commands.training_request import CONTINUE, REPEAT, START, Trai
 from incasem_like.config import TrainingConfig
 from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
-from incasem_like.processes import keep_freed_memory
+from incasem_like.processes import keep_freed_memory, started_processes
 from incasem_like.terminal import report_written, run_guarded, shell_command, shown_path
 from incasem_like.training.continuing import differences, with_tracked_data
-from incasem_like.training.processes import leading, started_processes
 
 if TYPE_CHECKING:
     from incasem_like.training.checkpoints import RunFolders
@@ -35,10 +35,8 @@ def main(script: Path) -> NoReturn:
     """Run the training that the command line of ``script`` describes."""
 
     def read(line: CommandLine) -> TrainingRequest:
-        from incasem_like.training.experiment import with_seed
-
         request = read_request(line, script)
-        return replace(request, config=with_seed(request.config))
+        return replace(request, config=request.config.with_seed())
 
     parser = argparse.ArgumentParser(
         description="Train a network, as a tracked run. Exit status: 0 done, 2 bad input, 1 any other error, "
@@ -47,11 +45,15 @@ def main(script: Path) -> NoReturn:
     )
     add_flags(parser)
     rank, count = started_processes()
-    if rank:
-        from incasem_like.training.experiment import follow
+    together: AbstractContextManager[None] = nullcontext()
+    if count > 1:
+        from incasem_like.training.assembly import follow
+        from incasem_like.training.processes import leading
 
-        run_guarded(lambda: follow(rank))
-    with leading(count):
+        if rank:
+            run_guarded(lambda: follow(rank))
+        together = leading()
+    with together:
         run_tracked(
             parser, EXAMPLE, read, lambda request, line: run(request, line, script), lambda request: request.config
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -111,9 +112,9 @@ class TargetSection(Section):
         return self
 
     @property
+    @abstractmethod
     def kind(self) -> Kind:
         """What the target consists of."""
-        raise NotImplementedError
 
     @property
     def activation(self) -> Activation:
@@ -121,9 +122,9 @@ class TargetSection(Section):
         return "softmax" if self.kind == "classes" else "sigmoid"
 
     @property
+    @abstractmethod
     def channel_names(self) -> tuple[str, ...]:
         """The meaning of each of its channels, in order."""
-        raise NotImplementedError
 
     @property
     def channels(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
@@ -42,6 +43,10 @@ class TrainingConfig(Document):
     sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")
     tracking: TrainingTrackingConfig = Field(default_factory=TrainingTrackingConfig)
     """Run store, and the checkpoints stored in it."""
+
+    def with_seed(self) -> Self:
+        """Return it with a seed, which is drawn if it sets none."""
+        return self if self.seed is not None else self.model_copy(update={"seed": secrets.randbelow(2**32)})
 
     @property
     def resolved_targets(self) -> tuple[TargetSection, ...]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.demo import plan
+from incasem_like.demo.page import write_page
 from incasem_like.demo.plan import DemoPlaces, DemoSize
 from incasem_like.demo.stages import StageRunner
 from incasem_like.errors import IncasemError
+from incasem_like.prediction.outputs import prediction_group
 from incasem_like.terminal import duration
-from incasem_like.tracking import RunRecord
+from incasem_like.tracking import RunRecord, open_store
 
 FORMATTING, POSTPROCESSING = "01_data_formatting", "04_postprocessing"
 THRESHOLD = "0.5"
@@ -52,8 +54,6 @@ def run_demo(places: DemoPlaces, size: DemoSize) -> dict[str, Any]:
         "evaluation_run_id": evaluation.id,
         "report": str(places.work / "report.html"),
     }
-    from incasem_like.demo.page import write_page
-
     write_page(places, training, prediction, evaluation, runner, result)
     (places.work / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"\nDice on the unseen volume: {dice:.3f}, after {duration(seconds)}.")
@@ -113,8 +113,6 @@ def predict(runner: StageRunner, places: DemoPlaces, training: RunRecord) -> Run
 def measure(runner: StageRunner, places: DemoPlaces, training: RunRecord, prediction: RunRecord) -> RunRecord:
     """Threshold the probabilities, compare them with the ground truth, and export the segmentation as TIFF sections."""
     container = places.container("test")
-    from incasem_like.prediction.outputs import prediction_group
-
     predicted = prediction_group(training.id, prediction.id)
     source = ("--prediction_filename", container, "-d", f"{predicted}/prob_maps/class_1", "-c", 64, 64, 64)
     segmented = f"volumes/segmentations/predict_{prediction.id:04d}"
@@ -130,7 +128,5 @@ def measure(runner: StageRunner, places: DemoPlaces, training: RunRecord, predic
 
 def newest_run(runs: Path, kind: str) -> RunRecord:
     """Return the run of a kind with the highest id in the file store of ``runs``."""
-    from incasem_like.tracking import open_store
-
     store = open_store(None, kind, runs)
     return store.get(max(store.ids()))

@@ -8,10 +8,12 @@ from typing import Any
 from incasem_like.demo import plan
 from incasem_like.demo.plan import DemoPlaces
 from incasem_like.demo.stages import StageRunner
+from incasem_like.prediction.outputs import prediction_group
 from incasem_like.terminal import duration
 from incasem_like.tracking import RunRecord
 from incasem_like.viewing.report import Command, Report, Table, write_report
 from incasem_like.viewing.run_report import report_of_run, slices_of_volumes
+from incasem_like.volumes import open_volume
 
 
 def write_page(
@@ -23,9 +25,6 @@ def write_page(
     result: dict[str, Any],
 ) -> Path:
     """Write ``report.html`` into the demo's folder and return its path."""
-    from incasem_like.prediction.outputs import prediction_group
-    from incasem_like.volumes import open_volume
-
     container = places.container("test")
     predicted = prediction_group(training.id, prediction.id)
     slices = slices_of_volumes(

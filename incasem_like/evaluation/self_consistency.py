@@ -23,7 +23,7 @@ from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.targets.affinities import affinities
-from incasem_like.targets.descriptors import DESCRIPTOR_NAMES
+from incasem_like.targets.descriptor_window import DESCRIPTOR_NAMES
 from incasem_like.targets.learned import Affinities, Descriptors
 from incasem_like.targets.target import LabelBlock
 from incasem_like.tracking import run_experiment

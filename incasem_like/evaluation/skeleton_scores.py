@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import networkx
 import numpy as np
 import numpy.typing as npt
+from networkx.algorithms.flow import boykov_kolmogorov
 from scipy.spatial import cKDTree
 
 from incasem_like.evaluation.instances import Contingency, partition_scores
@@ -226,8 +228,6 @@ def _adjacency(ids: Ids, edges: npt.NDArray[np.int64], scores: npt.NDArray[np.fl
 
 def _component(neighbours: Mapping[int, Mapping[int, float]], groups: Sequence[Sequence[int]]) -> Any:
     """Return the part of the graph of fragments that is connected with some of them, as a networkx graph."""
-    import networkx
-
     graph = networkx.Graph()
     front = [fragment for group in groups for fragment in group]
     graph.add_nodes_from(front)
@@ -272,9 +272,6 @@ def split_graph(
     >>> split_graph(graph, [[1], [3]], {1: np.zeros(3), 3: np.ones(3)})
     SplitGraph(cuts=1, labels={1: 0, 2: 1, 3: 1})
     """
-    import networkx
-    from networkx.algorithms.flow import boykov_kolmogorov
-
     cuts, parts = 0, []
     pending = [(set(part), [list(group) for group in groups]) for part in networkx.connected_components(graph)]
     while pending:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import networkx
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_matrix
@@ -189,8 +190,6 @@ def _read_csv(path: Path) -> Read:
 
 
 def _read_graphml(path: Path) -> Read:
-    import networkx
-
     try:
         graph = networkx.read_graphml(path)
     except Exception as error:  # of its XML parser, of many kinds

@@ -113,11 +113,10 @@ def joined(pairs: Ids, count: int) -> Ids:
         >>> joined(np.array([[3, 1]]), 4)
         array([0, 1, 2, 1])
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    from scipy import sparse
 
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    found = connected_components(graph, directed=False)[1]
+    graph = sparse.coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    found = sparse.csgraph.connected_components(graph, directed=False)[1]
     _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
     return order[inverse].astype(np.int64)

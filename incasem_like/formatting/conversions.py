@@ -177,10 +177,6 @@ def _rgb_to_grey(values: Array, conversion: Conversion) -> Array:
     return np.asarray(((weighted + 0x8000) >> 16).astype(values.dtype))
 
 
-def _keep(values: Array, conversion: Conversion) -> Array:
-    return values
-
-
 def _relabel_to(values: Array, conversion: Conversion) -> Array:
     """Replace every nonzero value by one label."""
     return foreground(values, conversion.source or "The image") * np.uint64(conversion._label())
@@ -201,7 +197,7 @@ def path_uid(path: str, dtype: str) -> int:
 CONVERSIONS: dict[str, Callable[[Array, Conversion], Array]] = {
     "RgbToGray": _rgb_to_grey,
     "RgbToGrayInversion": _rgb_to_grey,
-    "ColourMapIndices": _keep,
+    "ColourMapIndices": lambda values, conversion: values,
     "RelabelTo": _relabel_to,
     "RelabelToUid": _relabel_to_uid,
 }

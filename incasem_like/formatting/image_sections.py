@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.section_file import Pixels, ReadOptions, SectionFile
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 # How Pillow names what it decodes: data type, bits and colours; its "I" is a PNG of 16 bits in older versions.
 MODES = {"1": ("uint8", 1, 1), "L": ("uint8", 8, 1), "I;16": ("uint16", 16, 1), "I": ("uint16", 16, 1)}
@@ -84,8 +82,6 @@ def inspect_image(path: Path, options: ReadOptions, tried: set[int]) -> ImageSec
 
 
 def _opened(path: str) -> Image.Image:
-    from PIL import Image
-
     Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are legitimate
     return Image.open(path, formats=["PNG", "JPEG"])
 

@@ -46,15 +46,11 @@ def grow(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
     for _ in range(steps):
         grown = mask.copy()
         for axis in range(mask.ndim):
-            before, after = (_part(mask.ndim, axis, part) for part in (slice(None, -1), slice(1, None)))
-            grown[before] |= mask[after]
-            grown[after] |= mask[before]
+            source, target = np.moveaxis(mask, axis, 0), np.moveaxis(grown, axis, 0)
+            target[:-1] |= source[1:]
+            target[1:] |= source[:-1]
         mask = grown
     return mask
-
-
-def _part(dimensions: int, axis: int, part: slice) -> tuple[slice, ...]:
-    return (*(slice(None),) * axis, part, *(slice(None),) * (dimensions - axis - 1))
 
 
 MASK_BLOCK = (512, 512, 512)

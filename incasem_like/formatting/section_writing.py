@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError, VoxelValueError
@@ -211,8 +212,6 @@ def _fill(plan: SectionPlan, paths: list[Path], start: int, stop: int) -> None:
 
 def _allocate(path: Path, plan: SectionPlan) -> int:
     """Write a TIFF's header for one section and return the byte offset of its rows."""
-    import tifffile
-
     _, height, width = (int(size) for size in plan.volume.shape)
     size = plan.volume.voxel_size
     scale = None if size is None else tuple(_per_centimetre(length) for length in (size[2], size[1]))

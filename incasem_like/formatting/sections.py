@@ -101,7 +101,10 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
     numbered = _numbered(images, regex, source)
     _check_contiguous(sorted({number for number, _ in numbered}), source)
     tried: set[int] = set()
-    inspected = [(number, _inspected(folder / name, options, tried)) for number, name in numbered]
+    inspected = [
+        (number, (inspect_image if OTHER_IMAGE.match(name) else inspect_tiff)(folder / name, options, tried))
+        for number, name in numbered
+    ]
     # Of an image in several files some may hold other channels or time points than the chosen one.
     kept = [(number, file) for number, file in inspected if file.pages]
     if not kept:
@@ -116,10 +119,6 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
             )
     _warn_of_order(files, source)
     return SectionSequence(files, tuple(sorted(set(names) - {Path(file.path).name for file in files})))
-
-
-def _inspected(path: Path, options: ReadOptions, tried: set[int]) -> SectionFile:
-    return (inspect_image if OTHER_IMAGE.match(path.name) else inspect_tiff)(path, options, tried)
 
 
 def _numbered(images: list[str], regex: str | None, source: Path) -> list[tuple[int, str]]:

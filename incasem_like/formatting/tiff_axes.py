@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.section_file import SECTION_AXES, Origin, ReadOptions, VoxelSize
-
-if TYPE_CHECKING:
-    import tifffile
 
 UNNAMED = "QI"  # tifffile's letters for unnamed axes
 SERIES_KINDS = ("is_lsm", "is_stk", "is_fluoview", "is_scanimage")  # formats whose tifffile series stay within one file
@@ -96,8 +94,6 @@ def _joined(sizes: dict[str, int]) -> str:
 
 
 def _ambiguous(path: str, axis: str, text: str, sections_left: bool) -> str:
-    import tifffile
-
     if axis not in FLAGS:
         name = "without a name" if axis in UNNAMED else f"{axis} ({tifffile.TIFF.AXES_NAMES.get(axis, 'unknown')})"
         return f"{path} has an axis {name} besides its sections ({text}): export each position as a file of its own."

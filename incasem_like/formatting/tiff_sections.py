@@ -8,18 +8,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
+from PIL import Image
 
 from incasem_like.errors import DataError, IncasemError
 from incasem_like.formatting.section_file import Pixels, ReadOptions, SectionFile
 from incasem_like.formatting.tiff_axes import Planes, find_planes, find_voxel_size, is_stack
-
-if TYPE_CHECKING:
-    import tifffile
-    from PIL import Image
 
 Array = npt.NDArray[Any]
 
@@ -322,15 +320,11 @@ def _as_shown(page: tifffile.TiffPage, plane: Array, sample: int, apply_colour_m
 
 def _needs_pillow(page: tifffile.TiffPage) -> bool:
     """Return whether Pillow (libtiff) is needed, for encodings beyond tifffile: CCITT, YCbCr without JPEG."""
-    import tifffile
-
     ycbcr = _photometric(page) == YCBCR and page.compression not in JPEG
     return ycbcr or page.compression not in tifffile.TIFF.DECOMPRESSORS
 
 
 def _opened_with_pillow(path: str) -> Image.Image:
-    from PIL import Image
-
     Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are legitimate
     return Image.open(path, formats=["TIFF"])
 
@@ -362,8 +356,6 @@ def _broken_chain(path: Path) -> Iterator[None]:
 
 
 def _opened(path: str) -> tifffile.TiffFile:
-    import tifffile
-
     logger = logging.getLogger("tifffile")
     logger.propagate = False  # relevant messages are raised as errors below
     if not logger.handlers:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -204,8 +205,6 @@ def write_examples(
         InputError: The file exists, without ``overwrite``, or is an input.
         DataError: A region has no scaling factor.
     """
-    import h5py
-
     regions = {example.region.name: example.region for example in examples}
     volumes = {name: (open_volume(region.raw), open_volume(region.labels)) for name, region in regions.items()}
     check_outputs([path], [volume.address for pair in volumes.values() for volume in pair], "choose another --output")

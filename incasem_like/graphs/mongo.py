@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
+import pymongo
+from pymongo.collection import Collection
+from pymongo.database import Database
 
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.graphs.store import Columns, Table, check_claim, signed_ids
+from incasem_like.graphs.store import Columns, Table, check_claim, edges_from, signed_ids
 from incasem_like.tracking.values import without_credentials
 from incasem_like.volumes import NanometreRoi
-
-if TYPE_CHECKING:
-    from pymongo.collection import Collection
-    from pymongo.database import Database
 
 AT_ONCE = 50_000
 SECONDS_TO_CONNECT = 20
@@ -47,8 +46,6 @@ class MongoGraph:
     @cached_property
     def database(self) -> Database[Any]:
         """The database of this process."""
-        import pymongo
-
         name = urlsplit(self.url).path.strip("/")
         if not name:
             raise InputError(f"{self} names no database: write mongodb://host:port/database.")
@@ -103,15 +100,9 @@ class MongoGraph:
         query = {}
         if nodes is not None and len(nodes):
             query = {"u": {"$gte": int(nodes.min()), "$lte": int(nodes.max())}}
-        edges = self._read(self.edges, query, "block", "u", "v")
-        if nodes is None or not edges:
-            return edges
-        chosen = np.isin(edges["u"], nodes)
-        return {name: values[chosen] for name, values in edges.items()}
+        return edges_from(self._read(self.edges, query, "block", "u", "v"), nodes)
 
     def _write(self, collection: Collection[Any], block: int, columns: Table, indices: list[list[str]]) -> None:
-        import pymongo
-
         stored = {
             STORED.get(name, name): signed_ids(values, str(self)) if name in IDS else values
             for name, values in columns.items()
@@ -136,8 +127,6 @@ class MongoGraph:
 
 @contextlib.contextmanager
 def _translated(graph: MongoGraph) -> Iterator[None]:
-    import pymongo
-
     try:
         yield
     except pymongo.errors.PyMongoError as error:

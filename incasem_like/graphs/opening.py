@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from incasem_like.config.target_sections import load
 from incasem_like.errors import InputError
-from incasem_like.graphs.mongo import MongoGraph
-from incasem_like.graphs.parquet import ParquetGraph
-from incasem_like.graphs.sql import SqlGraph
 from incasem_like.graphs.store import GraphStore
 
-STORES: dict[str, Callable[[str, str], GraphStore]] = {
-    "mongodb": MongoGraph,
-    "mongodb+srv": MongoGraph,
-    "sqlite": SqlGraph,
-    "postgresql": SqlGraph,
+# Addresses of the classes, since each loads a slow library.
+FILES = "incasem_like.graphs.parquet:ParquetGraph"
+STORES: dict[str, str] = {
+    "mongodb": "incasem_like.graphs.mongo:MongoGraph",
+    "mongodb+srv": "incasem_like.graphs.mongo:MongoGraph",
+    "sqlite": "incasem_like.graphs.sql:SqlGraph",
+    "postgresql": "incasem_like.graphs.sql:SqlGraph",
 }
 
 
@@ -38,12 +37,14 @@ def open_graph(address: str | Path, scoring: str = "") -> GraphStore:
     """
     text = os.fspath(address)
     if "://" not in text:
-        return ParquetGraph(Path(text), scoring)
+        files: GraphStore = load(FILES)(Path(text), scoring)
+        return files
     check_graph_url(text)
     url = os.path.expandvars(text)
     if missing := re.search(r"\$\{?(\w+)", url):
         raise InputError(f"The graph store {text} needs the environment variable {missing[1]}: set it.")
-    return STORES[_kind(text)](url, scoring)
+    database: GraphStore = load(STORES[_kind(text)])(url, scoring)
+    return database
 
 
 def check_graph_url(url: str) -> None:

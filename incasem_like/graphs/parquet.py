@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
+from pyarrow import parquet
 
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError
-from incasem_like.graphs.store import Columns, Table, check_claim
+from incasem_like.graphs.store import Columns, Table, check_claim, edges_from
 from incasem_like.volumes import NanometreRoi
 
 CLAIM = "segmentation.txt"
@@ -74,29 +76,19 @@ class ParquetGraph:
 
     def read_edges(self, nodes: npt.NDArray[np.uint64] | None = None) -> Columns:
         """Return all edges, or those whose ``u`` is among some nodes, in the order of blocks."""
-        edges = _read(self.edges)
-        if nodes is None or not edges:
-            return edges
-        chosen = np.isin(edges["u"], nodes)
-        return {name: values[chosen] for name, values in edges.items()}
+        return edges_from(_read(self.edges), nodes)
 
 
 def _write(folder: Path, block: int, table: Table) -> None:
-    from pyarrow import parquet
-    from pyarrow import table as arrow_table
-
     if not len(next(iter(table.values()))):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    content = arrow_table({name: np.ascontiguousarray(values) for name, values in table.items()})
+    content = pyarrow.table({name: np.ascontiguousarray(values) for name, values in table.items()})
     write_whole(folder / f"{block}.parquet", lambda file: parquet.write_table(content, file))
 
 
 def _read(folder: Path) -> Columns:
     """Read all files of a folder; an empty table has no columns."""
-    import pyarrow
-    from pyarrow import parquet
-
     paths = sorted(folder.glob("*.parquet"), key=lambda path: int(path.stem))
     try:
         tables = [parquet.read_table(path) for path in paths]

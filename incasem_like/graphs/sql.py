@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import sqlalchemy
+from sqlalchemy import exc
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.graphs.store import Columns, Table, check_claim, signed_ids
+from incasem_like.graphs.store import Columns, Table, check_claim, edges_from, signed_ids
 from incasem_like.volumes import NanometreRoi
-
-if TYPE_CHECKING:
-    import sqlalchemy
 
 ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 20, 0.25
 SECONDS_TO_WAIT_FOR_A_LOCK = 300
@@ -45,8 +45,6 @@ class SqlGraph:
     @cached_property
     def engine(self) -> sqlalchemy.Engine:
         """The connections of this process."""
-        import sqlalchemy
-
         try:
             url = sqlalchemy.make_url(self.url)
             if url.drivername == "postgresql":
@@ -63,16 +61,13 @@ class SqlGraph:
             ) from None
 
     def __str__(self) -> str:
-        import sqlalchemy
-
         return sqlalchemy.make_url(self.url).render_as_string(hide_password=True)
 
     def claim(self, segmentation: str) -> None:
         """Note the segmentation that the graph belongs to; see ``GraphStore``."""
-        from sqlalchemy import Column, MetaData, Text
-        from sqlalchemy import Table as SqlTable
-
-        table = SqlTable("meta", MetaData(), Column("segmentation", Text, primary_key=True))
+        table = sqlalchemy.Table(
+            "meta", sqlalchemy.MetaData(), sqlalchemy.Column("segmentation", sqlalchemy.Text, primary_key=True)
+        )
 
         def work(connection: sqlalchemy.Connection) -> None:
             if connection.dialect.name == "postgresql":  # against another process that looks now
@@ -87,7 +82,6 @@ class SqlGraph:
 
     def clear(self) -> None:
         """Remove nodes, edges of all scoring functions, and the claim."""
-        import sqlalchemy
 
         def work(connection: sqlalchemy.Connection) -> None:
             for name in sqlalchemy.inspect(connection).get_table_names():
@@ -127,14 +121,9 @@ class SqlGraph:
         edges = self._read(
             self.edges, lambda table: [] if between is None else [table.c.u.between(*between)], ("block", "u", "v")
         )
-        if nodes is None or not edges:
-            return edges
-        chosen = np.isin(edges["u"], nodes)
-        return {name: values[chosen] for name, values in edges.items()}
+        return edges_from(edges, nodes)
 
     def _write(self, name: str, block: int, columns: Table) -> None:
-        import sqlalchemy
-
         stored = {key: signed_ids(values, str(self)) if key in IDS else values for key, values in columns.items()}
         table = sqlalchemy.Table(
             name,
@@ -159,8 +148,6 @@ class SqlGraph:
         self._transaction(work)
 
     def _read(self, name: str, conditions: Callable[[sqlalchemy.Table], list[Any]], order: tuple[str, ...]) -> Columns:
-        import sqlalchemy
-
         found: Columns = {}
 
         def work(connection: sqlalchemy.Connection) -> None:
@@ -178,8 +165,6 @@ class SqlGraph:
 
     def _create(self, table: sqlalchemy.Table) -> None:
         """Create a table with its indices, in a transaction of its own: locks of indices are held until the end."""
-        import sqlalchemy
-        from sqlalchemy.schema import CreateIndex, CreateTable
 
         def work(connection: sqlalchemy.Connection) -> None:
             if sqlalchemy.inspect(connection).has_table(table.name):
@@ -198,8 +183,6 @@ class SqlGraph:
         Raises:
             IncasemError: The database cannot be reached, read or written.
         """
-        from sqlalchemy import exc
-
         for attempt in range(ATTEMPTS):
             try:
                 with self.engine.connect() as connection:
@@ -217,16 +200,12 @@ class SqlGraph:
 
 
 def _sql_type(dtype: np.dtype[Any]) -> Any:
-    import sqlalchemy
-
     if dtype.kind == "f":
         return sqlalchemy.REAL if dtype.itemsize <= 4 else sqlalchemy.Double
     return sqlalchemy.Boolean if dtype.kind == "b" else sqlalchemy.BigInteger
 
 
 def _array(column: sqlalchemy.Column[Any], values: Sequence[Any]) -> npt.NDArray[Any]:
-    import sqlalchemy
-
     if isinstance(column.type, sqlalchemy.Float):
         single = isinstance(column.type, sqlalchemy.REAL)
         return np.array([np.nan if value is None else value for value in values], np.float32 if single else np.float64)

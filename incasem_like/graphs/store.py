@@ -46,6 +46,14 @@ class GraphStore(Protocol):
         """Return all edges, or those whose ``u`` is among some nodes, in the order of blocks."""
 
 
+def edges_from(edges: Columns, nodes: npt.NDArray[np.uint64] | None) -> Columns:
+    """Return the edges whose ``u`` is among some nodes; all of them for None."""
+    if nodes is None or not edges:
+        return edges
+    chosen = np.isin(edges["u"], nodes)
+    return {name: values[chosen] for name, values in edges.items()}
+
+
 def check_claim(found: str | None, segmentation: str, where: str) -> None:
     """Check that a store belongs to a segmentation, or to none yet.
 

@@ -2,11 +2,12 @@
 
 from incasem_like.networks.auto_context import AutoContext
 from incasem_like.networks.checkpoints import Checkpoint, fit_state, load_checkpoint, read_checkpoint, save_checkpoint
-from incasem_like.networks.description import forward_maps
+from incasem_like.networks.description import describe_network, forward_maps, sizes_near
 from incasem_like.networks.devices import (
     autocast_dtype,
     check_arithmetic,
     check_device,
+    describe_arithmetic,
     enough_memory,
     for_this_machine,
     has_device,
@@ -31,6 +32,8 @@ __all__ = [
     "check_device",
     "check_output",
     "count_parameters",
+    "describe_arithmetic",
+    "describe_network",
     "enough_memory",
     "fit_state",
     "for_this_machine",
@@ -42,5 +45,6 @@ __all__ = [
     "on_volumes",
     "read_checkpoint",
     "save_checkpoint",
+    "sizes_near",
     "torch_device",
 ]

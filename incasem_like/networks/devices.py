@@ -1,12 +1,15 @@
-"""Device and arithmetic of a configuration, checked with one-sentence errors."""
+"""Device and arithmetic of a configuration: checked with one-sentence errors, and described."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
+import platform
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +17,9 @@ from incasem_like.errors import ConfigError, IncasemError
 
 if TYPE_CHECKING:
     from incasem_like.config import TorchConfig
+
+_LIBRARIES = ("torch", "numpy", "scipy", "gunpowder")
+_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR")  # torch's own, ATEN_CPU_CAPABILITY, shows in its capability
 
 
 def check_device(config: TorchConfig, way_out: str = "start this where there is one") -> None:
@@ -118,3 +124,33 @@ def _check_compiler() -> None:
             "torch.compile=true on the CPU needs a C++ compiler, but none of g++, clang++ and c++ is on the PATH: "
             "install one or set torch.compile=false."
         )
+
+
+def describe_arithmetic(config: TorchConfig) -> dict[str, Any]:
+    """Return what a training's numbers depend on here: device, processor, vector width, threads, libraries.
+
+    Args:
+        config: Device and arithmetic; its number of threads is used if it sets one.
+    """
+    device = torch_device(config)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": config.num_threads or torch.get_num_threads(),
+        "channels_last": config.channels_last,
+        "compile": config.compile,
+        **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        **{name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
+    }
+
+
+def _processor() -> str:
+    """Name the processor by its model numbers too: names such as 'AMD EPYC' cover several generations."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    numbers = ", ".join(f"{key} {known[key]}" for key in ("cpu family", "model") if key in known)
+    return f"{known.get('model name', platform.machine())}{f' ({numbers})' if numbers else ''}"

@@ -8,7 +8,7 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,13 +174,9 @@ def _layers(convolutions: Any) -> list[nn.Conv3d]:
 
 def _rectified(maps: Slabs, size: Size, layers: list[nn.Conv3d]) -> tuple[Slabs, Size]:
     for layer in layers:
-        maps = _relu(convolved(maps, layer))
+        maps = (slab.relu_() for slab in convolved(maps, layer))
         size = tuple(edge - kernel + 1 for edge, kernel in zip(size, layer.kernel_size, strict=True))
     return maps, size
-
-
-def _relu(maps: Slabs) -> Iterator[torch.Tensor]:
-    return (slab.relu_() for slab in maps)
 
 
 def _few_sections(maps: Slabs) -> Slabs:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -73,8 +74,6 @@ def read_keras(path: Path) -> KerasUnet:
     Raises:
         CheckpointError: It is not such a file, or not a U-Net of blocks as ExLLSM's.
     """
-    import h5py
-
     try:
         with h5py.File(path) as file:
             group = file.get("model_weights", file)

@@ -70,7 +70,12 @@ def _open_region(entry: DataEntry, need_labels: bool, factor: int, inputs: Seque
     for volume in opened.volumes:
         _check_voxel_size(entry, volume)
         if volume not in (raw, *further):
-            (_check_weights if volume is weights else _check_label)(entry, volume)
+            what = f"{volume.dataset} of {entry.name}"
+            volume.require_zyx(what)
+            if volume is weights:
+                probability_scale(volume)
+            else:
+                check_label_dtype(volume, what)
             warn_between_voxels(volume, raw, entry.voxel_size, of=entry.name)
     _check_extents(entry, region_roi, opened.volumes)
     if opened.roi.empty:
@@ -161,16 +166,6 @@ def _check_raw(entry: DataEntry, raw: Volume, channels: bool = False) -> None:
             f"{raw.dataset} of {entry.name} is {raw.dtype.name}, but raw has to be uint8, uint16, "
             "or float from 0 to 1: convert it."
         )
-
-
-def _check_label(entry: DataEntry, volume: Volume) -> None:
-    volume.require_zyx(f"{volume.dataset} of {entry.name}")
-    check_label_dtype(volume, f"{volume.dataset} of {entry.name}")
-
-
-def _check_weights(entry: DataEntry, volume: Volume) -> None:
-    volume.require_zyx(f"{volume.dataset} of {entry.name}")
-    probability_scale(volume)
 
 
 def _configured_roi(entry: DataEntry, raw: Volume) -> Roi:

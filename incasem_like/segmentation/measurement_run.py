@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow
+from pyarrow import csv, parquet
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.segmentation.label_arrays import Array
@@ -190,18 +192,15 @@ def write_tables(
     Returns:
         Number of ``rows``, and the sums.
     """
-    from pyarrow import csv, parquet
-    from pyarrow import table as arrow_table
-
     counts = {"rows": 0, **dict.fromkeys(totals, 0)}
-    schema = arrow_table(empty).schema
+    schema = pyarrow.table(empty).schema
     with ExitStack() as stack:
         writers = [
             stack.enter_context(parquet.ParquetWriter(path.with_suffix(".parquet"), schema)),
             stack.enter_context(csv.CSVWriter(path.with_suffix(".csv"), schema)),
         ]
         for table in tables:
-            content = arrow_table(table, schema=schema)
+            content = pyarrow.table(table, schema=schema)
             for writer in writers:
                 writer.write_table(content)
             counts["rows"] += content.num_rows

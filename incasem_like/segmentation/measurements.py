@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
+from pyarrow import parquet
 from scipy.spatial import SphericalVoronoi
 
 from incasem_like.blockwise import Block
@@ -228,8 +230,6 @@ def read_added_up(folder: Path, keys: Sequence[str], rows_at_once: int = ROWS_AT
         keys: The columns that name a row; the rows of one value of the first are added up together.
         rows_at_once: Rows of partial tables in memory, about.
     """
-    from pyarrow import parquet
-
     paths = sorted(folder.glob("*.parquet"), key=lambda path: int(path.stem))
     samples = [parquet.read_table(path, columns=[keys[0]])[keys[0]].to_numpy()[::SAMPLE] for path in paths]
     ids = np.sort(np.concatenate([np.zeros(0, np.uint64), *samples]))
@@ -243,10 +243,7 @@ def read_added_up(folder: Path, keys: Sequence[str], rows_at_once: int = ROWS_AT
 
 
 def _write(path: Path, table: Table) -> None:
-    from pyarrow import parquet
-    from pyarrow import table as arrow_table
-
     path.parent.mkdir(exist_ok=True)
     if table:
-        content = arrow_table({name: np.ascontiguousarray(column) for name, column in table.items()})
+        content = pyarrow.table({name: np.ascontiguousarray(column) for name, column in table.items()})
         write_whole(path, lambda file: parquet.write_table(content, file, row_group_size=ROWS_IN_GROUP))

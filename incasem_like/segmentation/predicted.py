@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.errors import DataError, InputError
+from incasem_like.prediction.outputs import SCALES, stored_probabilities
 from incasem_like.volumes import (
     Address,
     Coordinate,
@@ -62,8 +63,6 @@ class PredictedVolume(Volume):
         address: Address,
         provenance: Mapping[str, Any],
     ) -> None:
-        from incasem_like.prediction.outputs import SCALES
-
         self.set_up, self.description = set_up, dict(description)
         self.address, self.format, self.writable = address, set_up.region.raw.format, False
         self._channels, self._dtype = slice(first_channel, first_channel + group.channels), np.dtype(dtype)
@@ -135,7 +134,6 @@ class PredictedVolume(Volume):
 
     def _predicted(self, tile: Tile) -> Array:
         from incasem_like.prediction.blocks import check_finite
-        from incasem_like.prediction.outputs import stored_probabilities
 
         key = tuple(tile.write_roi.begin)
         if key in self._tiles:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, uniform_filter
@@ -210,8 +211,6 @@ class ColumnImages(Sequence[tuple[Array32, Array32]]):
         return self.data[index][None], self.masks[index][None]
 
     def _write(self, path: Path) -> None:
-        import h5py
-
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         with h5py.File(partial, "w") as file:
@@ -225,8 +224,6 @@ class ColumnImages(Sequence[tuple[Array32, Array32]]):
 
 
 def _read(path: Path, record: Any) -> tuple[Array32, Array32, list[Array32]]:
-    import h5py
-
     try:
         with h5py.File(path) as file:
             there = json.loads(file.attrs.get("record", "null"))

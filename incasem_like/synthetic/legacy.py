@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -80,8 +81,6 @@ class LegacyVolumes(Sequence[LegacyVolume]):
 
     @staticmethod
     def _count(path: Path) -> int:
-        import h5py
-
         try:
             with h5py.File(path) as file:
                 shapes = {name: file[name].shape for name in ("vol_data", "vol_labels")}
@@ -96,8 +95,6 @@ class LegacyVolumes(Sequence[LegacyVolume]):
 
     def __getitem__(self, index: Any) -> Any:
         """Return one volume, or a list of them for a slice."""
-        import h5py
-
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
         number = index + len(self) if index < 0 else index
@@ -204,8 +201,6 @@ def make_part(item: WorkItem, parameters: Mapping[str, Any]) -> None:
 
 
 def _assemble(path: Path, parts: Sequence[Path], record: Mapping[str, Any]) -> None:
-    import h5py
-
     partial = path.with_name(f".{path.name}.partial")
     rows = h5py.vlen_dtype(np.float16)
     shape = (len(parts), *(record["side"],) * 3)
@@ -227,8 +222,6 @@ def _assemble(path: Path, parts: Sequence[Path], record: Mapping[str, Any]) -> N
 
 
 def _record(path: Path) -> Any:
-    import h5py
-
     try:
         with h5py.File(path) as file:
             return json.loads(file.attrs.get("record", "null"))

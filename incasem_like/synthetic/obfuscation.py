@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.segmentation import watershed
 
 from incasem_like.synthetic.random_objects import dilated_shape
 
@@ -78,8 +79,6 @@ def _any_object(labels: Labels, section: int, rng: np.random.Generator) -> int:
 
 def _split(labels: Labels, rng: np.random.Generator) -> bool:
     """Cut an object by a watershed of the distance to its boundary, from two of its pixels."""
-    from skimage.segmentation import watershed
-
     sections = _sections(labels, rng)
     chosen = _any_object(labels, sections[0], rng)
     new, done = labels.max() + np.uint32(1), False

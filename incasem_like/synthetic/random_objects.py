@@ -25,10 +25,12 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, Literal, get_args
 
+import bioimage_cpp
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
+from skimage.morphology import disk, ellipse, star
 
 from incasem_like.errors import InputError
 
@@ -130,8 +132,6 @@ def _points(shape: Shape, count: int, rng: np.random.Generator) -> NDArray[np.in
 
 def _grown(seeds: NDArray[Any], distance: float, repeats: int) -> Labels:
     """Grow objects into the background, make connected parts of what is left objects, and take every n-th section."""
-    import bioimage_cpp
-
     distances, nearest = bioimage_cpp.distance.distance_transform(seeds == 0, return_indices=True)
     z, y, x = (part[::repeats] for part in nearest)
     near = seeds[z, y, x].astype(np.uint32)
@@ -159,8 +159,6 @@ def dilated_shape(name: str, size: tuple[int, ...], steps: int) -> NDArray[np.bo
     >>> dilated_shape("square", (3,), 2).shape, int(dilated_shape("disk", (1,), 2).sum())
     ((5, 5), 13)
     """
-    from skimage.morphology import disk, ellipse, star
-
     if steps > 1:
         before, once = dilated_shape(name, size, steps - 1), dilated_shape(name, size, 1)
         return np.asarray(signal.fftconvolve(before.astype(np.float32), once.astype(np.float32)) > 0.5)

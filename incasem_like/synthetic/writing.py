@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy.typing as npt
+import tifffile
 
 from incasem_like.blockwise.done_log import first_difference
 from incasem_like.errors import DataError, InputError
@@ -184,8 +185,6 @@ def _arrays(volume: SyntheticVolume) -> tuple[npt.NDArray[Any], ...]:
 
 def _write_tiff(order: VolumeOrder, volume: SyntheticVolume) -> None:
     """Write sections into a temporary folder, then rename it."""
-    import tifffile
-
     partial = order.output.with_name(f".{order.output.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)

@@ -3,7 +3,8 @@
 from incasem_like.targets.affinities import affinities
 from incasem_like.targets.boundaries import boundary_labels, grow_boundary
 from incasem_like.targets.classes import class_map
-from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, local_shape_descriptors
+from incasem_like.targets.descriptor_window import DESCRIPTOR_NAMES
+from incasem_like.targets.descriptors import local_shape_descriptors
 from incasem_like.targets.distance import boundary_distance, normalised_distance
 from incasem_like.targets.losses import activate
 from incasem_like.targets.target import LabelBlock, Target, channel_slices, overlapping_classes, targets_of

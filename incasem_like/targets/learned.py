@@ -24,7 +24,8 @@ from incasem_like.config.kinds import (
 from incasem_like.config.target_sections import AnyLoss, Kind, default_loss
 from incasem_like.targets.affinities import affinities
 from incasem_like.targets.boundaries import boundary_labels
-from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, Mode, local_shape_descriptors
+from incasem_like.targets.descriptor_window import DESCRIPTOR_NAMES, Mode
+from incasem_like.targets.descriptors import local_shape_descriptors
 from incasem_like.targets.distance import boundary_distance
 from incasem_like.targets.instances import pair_slices
 from incasem_like.targets.target import Array, InstanceTarget, LabelBlock, Size, Target

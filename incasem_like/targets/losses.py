@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -23,19 +23,17 @@ if TYPE_CHECKING:
 EPSILON = 1e-6
 TINY = 1e-6
 FEWEST, MOST = 0.01, 0.99  # bounds of the share of positive voxels where classes are balanced
-_SEVERAL: ContextVar[bool] = ContextVar("whether several processes have a share of each batch", default=False)
+_total: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("how values are summed", default=lambda values: values)
 
 
 @contextlib.contextmanager
-def summed_over_processes() -> Iterator[None]:
-    """Compute losses of the batch that all processes of a training share, if there are several."""
-    import torch.distributed
-
-    token = _SEVERAL.set(torch.distributed.is_initialized())
+def summed_by(function: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Compute losses of a batch that several processes share: ``function`` sums a value over them."""
+    token = _total.set(function)
     try:
         yield
     finally:
-        _SEVERAL.reset(token)
+        _total.reset(token)
 
 
 def total(values: Tensor) -> Tensor:
@@ -44,12 +42,7 @@ def total(values: Tensor) -> Tensor:
     Losses that divide by a sum use it for both, so that they are the same however a batch is divided. Gradients pass
     through; their average over the processes is that of the whole batch.
     """
-    if not _SEVERAL.get():
-        return values
-    from torch.distributed.nn.functional import all_reduce
-
-    summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
-    return summed
+    return _total.get()(values)
 
 
 class Loss(LossSection):
@@ -149,37 +142,38 @@ class BinaryCrossEntropy(Loss):
         """Compute the loss; see `Loss`."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        values = logits.float()
-        return mean(binary_cross_entropy_with_logits(values, target.float(), reduction="none"), weight)
+        wanted = target.float()
+        factor = self.factor_of_ones(wanted, weight)
+        return mean(
+            binary_cross_entropy_with_logits(logits.float(), wanted, pos_weight=factor, reduction="none"), weight
+        )
+
+    def factor_of_ones(self, wanted: Tensor, weight: Tensor) -> Tensor | None:
+        """Return the factor of the weight of voxels of value 1, one or one for each channel; None for 1."""
+        return None
 
 
-class WeightedBinaryCrossEntropy(Loss):
+class WeightedBinaryCrossEntropy(BinaryCrossEntropy):
     """Binary cross-entropy in which voxels of value 1 weigh more or less than those of value 0.
 
     sum(w * (a t (-log p) + (1 - t)(-log(1 - p)))) / sum(w). Without a fixed a, it is (1 - f) / f for each channel, with
     f the weighted share of ones in the batch, clipped to [0.01, 0.99], so that balanced weights stay balanced.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"binary"})
     type: str = "weighted_bce"
     positive_weight: PositiveNumber | None = Field(
         None, description="Weight of voxels of value 1, relative to those of value 0; null = balanced in each batch."
     )
 
-    def __call__(self, logits: Tensor, target: Tensor, weight: Tensor, activation: Activation) -> Tensor:
-        """Compute the loss; see `Loss`."""
-        from torch.nn.functional import binary_cross_entropy_with_logits
-
-        values, wanted = logits.float(), target.float()
-        positive = values.new_tensor(self.positive_weight or 1.0)
-        if self.positive_weight is None:
-            counted = weight.float().expand_as(wanted)
-            over = (0, *range(2, wanted.ndim))
-            ones, known = (total(one.sum(dim=over, keepdim=True)) for one in (wanted * counted, counted))
-            share = ones / known.clamp_min(TINY)
-            share = share.clamp(FEWEST, MOST)
-            positive = ((1 - share) / share)[0]
-        return mean(binary_cross_entropy_with_logits(values, wanted, pos_weight=positive, reduction="none"), weight)
+    def factor_of_ones(self, wanted: Tensor, weight: Tensor) -> Tensor:
+        """Return the factor of the weight of voxels of value 1, one or one for each channel."""
+        if self.positive_weight is not None:
+            return wanted.new_tensor(self.positive_weight)
+        counted = weight.float().expand_as(wanted)
+        over = (0, *range(2, wanted.ndim))
+        ones, known = (total(one.sum(dim=over, keepdim=True)) for one in (wanted * counted, counted))
+        share = (ones / known.clamp_min(TINY)).clamp(FEWEST, MOST)
+        return ((1 - share) / share)[0]
 
 
 class Dice(Loss):
@@ -221,14 +215,12 @@ class BoundaryWeightedDice(Dice):
 
     def voxel_weights(self, wanted: Tensor, weight: Tensor) -> Tensor:
         """Return the weight of each voxel of the channels ``wanted``."""
-        import torch
         from torch.nn.functional import max_pool3d
 
         near = wanted
         for axis in range(3):
             reach = [self.thickness if other == axis else 0 for other in range(3)]
-            grown = max_pool3d(wanted, [2 * size + 1 for size in reach], stride=1, padding=reach)
-            near = torch.maximum(near, grown)
+            near = near.maximum(max_pool3d(wanted, [2 * size + 1 for size in reach], stride=1, padding=reach))
         return weight * (1 + (self.boundary_weight - 1) * (near - wanted))
 
 
@@ -276,17 +268,13 @@ class WeightedSum(Loss):
 
 def mean(values: Tensor, weight: Tensor) -> Tensor:
     """Return sum(values * weight) / sum(weight), where the weight may have one channel for all; 0 if it is 0."""
-    import torch
-
     weights = total(weight.float().sum() * (values.numel() // weight.numel()))
-    return total((values * weight).sum()) / torch.where(weights > 0, weights, torch.ones_like(weights))
+    return total((values * weight).sum()) / weights.where(weights > 0, 1)
 
 
 def _channels(logits: Tensor, target: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:
     """Return activated logits, and the target as channels of 0 and 1, both ``(b, c, z, y, x)`` float32."""
-    from torch.nn.functional import one_hot
-
-    wanted = target
+    values, wanted = logits.float(), target.float()
     if target.ndim < logits.ndim:
-        wanted = one_hot(target.long(), logits.shape[1]).movedim(-1, 1)
-    return activate(logits.float(), activation), wanted.float()
+        wanted = values.new_zeros(values.shape).scatter_(1, target.long().unsqueeze(1), 1)
+    return activate(values, activation), wanted

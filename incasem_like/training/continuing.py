@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.config import resolve_training_config
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, ConfigError
 from incasem_like.training.checkpoints import CheckpointFolder, is_sound
@@ -73,7 +74,9 @@ def with_tracked_data(
     copies: dict[str, Path] = {}
     for section in filter(sections, ARTIFACTS):
         path, text = getattr(config, section).data, tracked_data(record, section)
-        if path is None or text is None or (path.is_file() and not (exactly and _differs(path, text))):
+        if path is None or text is None:
+            continue
+        if path.is_file() and (not exactly or same_data(path.read_text("utf-8-sig", errors="replace"), text)):
             continue
         copies[section] = config.directories.runs / "data_configs" / f"{record.id:04d}" / ARTIFACTS[section]
         copies[section].parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +93,6 @@ def _with_places(text: str, folder: Path, data: Path) -> str:
         if beside.exists() and not (data / str(entry.get("file"))).exists():
             entry["file"] = str(beside)
     return json.dumps(entries, indent=4)
-
-
-def _differs(path: Path, text: str) -> bool:
-    return not same_data(path.read_text(encoding="utf-8-sig", errors="replace"), text)
 
 
 log = logging.getLogger(__name__)
@@ -156,8 +155,6 @@ def check_same_training(
 
 def differences(record: RunRecord, config: TrainingConfig) -> list[tuple[str, Any, Any]]:
     """List the keys in which a configuration differs from a run's, with both values; folders and stores aside."""
-    from incasem_like.config import resolve_training_config
-
     before = dict(_flat(resolve_training_config(record.config).model_dump(mode="json")))
     after = dict(_flat(config.model_dump(mode="json")))
     return [

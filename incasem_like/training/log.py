@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from incasem_like.config import TrainingConfig
-    from incasem_like.training.checkpoints import BestMemory
+    from incasem_like.training.state import BestMemory
     from incasem_like.training.tensorboard import TensorBoardLog
 
 

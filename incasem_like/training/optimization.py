@@ -1,4 +1,4 @@
-"""One optimisation step: network, loss, learning rate, optimizer and mixed precision on the chosen device."""
+"""One optimisation step: network, loss, optimizer and mixed precision on the chosen device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from incasem_like.networks import (
@@ -25,24 +29,18 @@ from incasem_like.networks import (
     torch_device,
 )
 from incasem_like.targets import channel_slices, targets_of
-from incasem_like.targets.losses import summed_over_processes
+from incasem_like.targets.losses import summed_by
+from incasem_like.training.optimizers import make_optimizer
 from incasem_like.training.processes import announce, local_device, world_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lightning_fabric import Fabric
-
     from incasem_like.config import ModelConfig, TorchConfig, TrainingConfig
-    from incasem_like.config.training_sections import OptimizerConfig, ScheduleConfig
 
 
 def make_fabric(config: TorchConfig) -> tuple[Fabric, Any]:
     """Return the Fabric of a training and its precision plugin; its ``state_dict`` is that of the gradient scaler."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
-    from lightning_fabric.plugins.precision import MixedPrecision, Precision
-
     device = torch_device(config)
     if config.precision == "fp32":
         precision = Precision()
@@ -52,77 +50,6 @@ def make_fabric(config: TorchConfig) -> tuple[Fabric, Any]:
     # Without a named environment, Fabric would compare its one device with the tasks of a Slurm job and refuse.
     plugins = [precision, LightningEnvironment()]
     return Fabric(accelerator=device.type, devices=devices, plugins=plugins), precision
-
-
-def learning_rate(config: TrainingConfig, iteration: int) -> float:
-    """Return the learning rate of one iteration, 1 .. ``training.iterations``, before a plateau lowers it.
-
-    It needs no state, as torch's schedulers do, and is that of the new length at once when a run is continued.
-
-    It rises linearly over the warm-up, reaches ``training.optimizer.lr`` at its last iteration, and from the next one
-    on it follows the schedule down to ``final_fraction`` of that at the last iteration of all: half a cosine
-    (Loshchilov & Hutter 2017, without restarts), a straight line, or (1 - progress) ^ power.
-    """
-    base, schedule = config.training.optimizer.lr, config.training.learning_rate_schedule
-    if iteration <= schedule.warmup_iterations:
-        return base * iteration / schedule.warmup_iterations
-    if schedule.type in ("constant", "plateau"):
-        return base
-    first = schedule.warmup_iterations + 1
-    progress = min((iteration - first) / max(config.training.iterations - first, 1), 1.0)
-    shapes: dict[str, float] = {
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
-        "linear": 1.0 - progress,
-        "polynomial": (1.0 - progress) ** schedule.power,
-    }
-    return base * (schedule.final_fraction + (1.0 - schedule.final_fraction) * shapes[schedule.type])
-
-
-class Plateau:
-    """The factor of the learning rate that falls whenever a metric stops improving: torch's ``ReduceLROnPlateau``.
-
-    Args:
-        schedule: Its ``factor``, ``patience`` and ``final_fraction``.
-        mode: Whether a high or a low value of the metric is good.
-
-    Example:
-        >>> from incasem_like.config.training_sections import ScheduleConfig
-        >>> plateau = Plateau(ScheduleConfig(type="plateau", factor=0.5, patience=1), "max")
-        >>> for dice in (0.6, 0.5, 0.4, 0.7):
-        ...     plateau.measured(dice)
-        >>> plateau.factor
-        0.5
-    """
-
-    def __init__(self, schedule: ScheduleConfig, mode: Literal["max", "min"]) -> None:
-        # It changes an optimizer; this one stands in for the training's, whose rate is set at every update.
-        self._optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        self._scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._optimizer,
-            mode=mode,
-            factor=schedule.factor,
-            patience=schedule.patience,
-            min_lr=schedule.final_fraction,
-        )
-
-    @property
-    def factor(self) -> float:
-        """The factor now, 1 at first."""
-        return float(self._optimizer.param_groups[0]["lr"])
-
-    def measured(self, value: float) -> None:
-        """Take the metric of a validation into account; NaN does not count as an improvement."""
-        self._scheduler.step(value)
-
-    def state(self) -> dict[str, Any]:
-        """Return the state that an exact resumption needs."""
-        return {**self._scheduler.state_dict(), "factor_now": self.factor}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore a state."""
-        known = dict(state)
-        self._optimizer.param_groups[0]["lr"] = known.pop("factor_now")
-        self._scheduler.load_state_dict(known)
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
@@ -151,7 +78,7 @@ class DeadUnits:
                 self._alive[name] = alive | self._alive.get(name, alive)
 
     def report(self) -> str | None:
-        """Return a sentence on layers of which many maps had no gradient since the last report; None if there are none.
+        """Return a sentence on layers where many maps had no gradient since the last report; None if there are none.
 
         Without any gradient at all, the samples had nothing to learn, and nothing is reported.
         """
@@ -180,18 +107,6 @@ def seeded_network(model: ModelConfig, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_network(model)
-
-
-def make_optimizer(section: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer of a training."""
-    common: dict[str, Any] = {"lr": section.lr, "weight_decay": section.weight_decay}
-    if section.type == "sgd":
-        return torch.optim.SGD(network.parameters(), momentum=section.momentum, **common)
-    if section.type == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), momentum=section.momentum, **common)
-    if section.type == "adamw":
-        return torch.optim.AdamW(network.parameters(), **common)
-    return torch.optim.Adam(network.parameters(), **common)
 
 
 @dataclass(frozen=True)
@@ -314,7 +229,7 @@ class Optimization:
         with nullcontext() if last or self._wrapped is None else self._wrapped.no_sync():
             outputs = self._model(raw)
             stages = outputs if isinstance(outputs, list | tuple) else [outputs]
-            with summed_over_processes():
+            with summed_by(all_reduce) if self._wrapped is not None else nullcontext():
                 losses = self._losses(stages, part["targets"])
             weighted = [target.weight * one for target, one in zip(self.targets, losses, strict=True)]
             loss = sum(weighted[1:], weighted[0]) / self._parts

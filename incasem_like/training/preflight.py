@@ -10,16 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from incasem_like.config import load_data_config, required_file
 from incasem_like.errors import ConfigError, DiskFullError, InputError
-from incasem_like.networks import check_device
+from incasem_like.networks import (
+    build_network,
+    check_device,
+    check_output,
+    count_parameters,
+    describe_network,
+    geometry_in_volumes,
+    network_geometry,
+    torch_device,
+)
+from incasem_like.prediction.computing.tiling import axis_step
 from incasem_like.processes import available_host_memory
+from incasem_like.samples import Region, open_regions
+from incasem_like.samples.settings import SampleSettings
+from incasem_like.training.learnable import check_training_data, look_into, warn_of_content
 from incasem_like.training.processes import world_size
 
 if TYPE_CHECKING:
     from incasem_like.config import DataConfig, ModelConfig, TrainingConfig
-    from incasem_like.samples import Region
-    from incasem_like.samples.settings import SampleSettings
 
 COPIES_IN_A_CHECKPOINT = 3  # weights and Adam's two moments; one less or more with other options
 BYTES = 4
@@ -62,9 +75,6 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
         InputError: The runs directory cannot be written.
         DiskFullError: Not even two checkpoints would fit on the disk.
     """
-    from incasem_like.samples.settings import SampleSettings
-    from incasem_like.training.learnable import check_training_data, look_into, warn_of_content
-
     check_network(config)
     check_options(config)
     check_block_sizes(config)
@@ -95,8 +105,6 @@ def check_network(config: TrainingConfig) -> None:
         ConfigError: It has more input channels, outputs without targets, another number of outputs than of
             ``training.stage_weights``, or returns other sizes than it declares.
     """
-    from incasem_like.networks import check_output
-
     model = config.model
     if model.outputs is not None and config.targets is None:
         names = ", ".join(group.name for group in model.outputs)
@@ -154,8 +162,6 @@ def check_block_sizes(config: TrainingConfig) -> None:
     Raises:
         ConfigError: The network does not take an input size, or has another output size for it.
     """
-    from incasem_like.networks import geometry_in_volumes, network_geometry
-
     geometry = geometry_in_volumes(network_geometry(config.model))
     sizes = {"training": (config.training.input_size_voxels, config.training.output_size_voxels)}
     if config.validation.data is not None:
@@ -179,9 +185,6 @@ def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) ->
     Raises:
         ConfigError: ``validation.input_size_voxels`` is too small for that.
     """
-    from incasem_like.networks import geometry_in_volumes, network_geometry
-    from incasem_like.prediction.computing.tiling import axis_step
-
     geometry = geometry_in_volumes(network_geometry(config.model))
     given = config.validation.input_size_voxels
     for region in regions:
@@ -221,11 +224,6 @@ def check_memory(config: TrainingConfig) -> None:
     Raises:
         ConfigError: It does not; a number of parts of the batch, or a block size, that would fit is named.
     """
-    import torch
-
-    from incasem_like.networks import torch_device
-    from incasem_like.networks.description import describe_network
-
     if config.model.type == "Custom":
         return  # only those of this package can be tried out without computing
     training, device = config.training, torch_device(config.torch)
@@ -243,8 +241,6 @@ def check_memory(config: TrainingConfig) -> None:
     if parts:
         remedy = f"set training.accumulate={training.accumulate * parts[0]}"
     else:
-        from incasem_like.networks import geometry_in_volumes, network_geometry
-
         geometry = geometry_in_volumes(network_geometry(config.model))
 
         def smaller(steps: int) -> list[int]:
@@ -284,10 +280,6 @@ def check_space(model: ModelConfig, folder: Path) -> None:
 
 
 def _count_parameters(model: ModelConfig) -> int:
-    import torch
-
-    from incasem_like.networks import build_network, count_parameters
-
     with torch.device("meta"):
         return count_parameters(build_network(model))
 
@@ -299,8 +291,6 @@ def _data_config(config: TrainingConfig, path: Path) -> DataConfig:
 
 
 def _open(config: TrainingConfig, data: DataConfig) -> Sequence[Region]:
-    from incasem_like.samples import open_regions
-
     return open_regions(
         data,
         num_classes=config.data.num_classes,

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed
+
 if TYPE_CHECKING:
     from incasem_like.config import TorchConfig, TrainingConfig
     from incasem_like.samples import SyntheticSamples, TrainingSamples
@@ -48,32 +50,8 @@ class Start:
     iteration: int
 
 
-def started_processes() -> tuple[int, int]:
-    """Return the number of this process and how many a launcher started together: (0, 1) without one.
-
-    Slurm's variables are translated to those that torch reads. Those of an allocation alone do not count: its script
-    is one process.
-
-    Example:
-        >>> started_processes()
-        (0, 1)
-    """
-    known = os.environ
-    if "RANK" not in known and int(known.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        from lightning_fabric.plugins.environments import SLURMEnvironment
-
-        nodes = known.get("SLURM_STEP_NODELIST") or known["SLURM_NODELIST"]
-        known.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
-        known.setdefault("MASTER_PORT", str(20_000 + int(known["SLURM_JOB_ID"]) % 10_000))  # of no other job there
-        known.update(RANK=known["SLURM_PROCID"], WORLD_SIZE=known["SLURM_STEP_NUM_TASKS"])
-        known.update(LOCAL_RANK=known["SLURM_LOCALID"])
-    return int(known.get("RANK", 0)), int(known.get("WORLD_SIZE", 1))
-
-
 def world_size() -> int:
     """Return how many processes compute each batch."""
-    import torch.distributed
-
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
@@ -85,13 +63,8 @@ def local_device(config: TorchConfig) -> TorchConfig:
 
 
 @contextlib.contextmanager
-def leading(count: int) -> Iterator[None]:
-    """Be the process that leads ``count`` of them; they end with this context, whichever way it is left."""
-    if count == 1:
-        yield
-        return
-    import torch.distributed
-
+def leading() -> Iterator[None]:
+    """Be the process that leads the others; they end with this context, whichever way it is left."""
     global _begun
     _begun = False
     _connect()
@@ -108,8 +81,6 @@ _begun = False  # whether the other processes wait for updates to be announced
 
 def share(message: Job | Start | None) -> Any:
     """Send the other processes what they need next, or receive it from the leader and return it; None ends them."""
-    import torch
-
     global _begun
     if world_size() == 1:
         return message
@@ -123,8 +94,6 @@ def announce(rate: float) -> float:
     """Return the learning rate of the next update, which the leader sends to the other processes."""
     if world_size() == 1:
         return rate
-    import torch
-
     message = torch.tensor([rate], dtype=torch.float64)
     torch.distributed.broadcast(message, src=0)
     return float(message)
@@ -135,8 +104,6 @@ def following() -> Iterator[Job | None]:
     """Be a process that follows; yield the training to follow, or None if there is none."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # for the leader, which has a step to finish
         signal.signal(number, signal.SIG_IGN)
-    import torch.distributed
-
     _connect()
     try:
         yield share(None)
@@ -147,7 +114,5 @@ def following() -> Iterator[Job | None]:
 
 
 def _connect() -> None:
-    import torch
-
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, timeout=PATIENCE)

@@ -11,13 +11,17 @@ from incasem_like.config import resolve_training_config
 from incasem_like.config.network_sections import AutoContextModel, UnetModel
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import CheckpointError, ConfigError
+from incasem_like.networks import build_network, load_checkpoint
+from incasem_like.tracking import Continuation, file_sha256
 from incasem_like.tracking.model.summaries import origins
+from incasem_like.tracking.stores.records import choose_checkpoint
 from incasem_like.training.checkpoints import CheckpointFolder, RunFolders
 from incasem_like.training.continuing import Resumption, check_same_data, find_resumption
+from incasem_like.training.optimizers import make_optimizer
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
-    from incasem_like.tracking import Continuation, RunRecord, RunStore
+    from incasem_like.tracking import RunRecord, RunStore
     from incasem_like.training.optimization import Optimization
     from incasem_like.training.preflight import CheckedTraining
 
@@ -78,9 +82,6 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
         RunNotFoundError: The training does not exist.
         CheckpointError: The checkpoint does not exist, was changed, or does not fit the network.
     """
-    from incasem_like.tracking import file_sha256
-    from incasem_like.tracking.stores.records import choose_checkpoint
-
     wanted = config.training.start_from
     if not wanted.named:
         return None
@@ -98,9 +99,6 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
 
 
 def _check(start: StartingPoint, config: TrainingConfig) -> None:
-    from incasem_like.networks import build_network, load_checkpoint
-    from incasem_like.training.optimization import make_optimizer
-
     network = build_network(config.model)
     checkpoint = load_checkpoint(start.path, network)
     if not start.keep_optimizer:
@@ -169,10 +167,6 @@ def find_first_network(
         CheckpointError: The checkpoint does not exist, was changed, or does not fit ``model.first``.
         ConfigError: No checkpoint is named.
     """
-    from incasem_like.networks import build_network, load_checkpoint
-    from incasem_like.tracking import file_sha256
-    from incasem_like.tracking.stores.records import choose_checkpoint
-
     model = config.model
     if not isinstance(model, AutoContextModel):
         return None
@@ -269,8 +263,6 @@ class BeginningFinder:
     @property
     def continuation(self) -> Continuation | None:
         """The continuation as the run's record stores it; None for a new run."""
-        from incasem_like.tracking import Continuation
-
         return None if self._continued is None else Continuation(self._continued.id, self._find_again)
 
     def _find_again(self) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.config.sweep_config import SweepConfig
@@ -128,8 +129,6 @@ class Sweep:
 
     def _prepare(self, trial: Trial) -> None:
         """Check a trial's configuration and write it."""
-        import yaml
-
         config = trial_config(self.config, trial)
         self.folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -9,14 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams.metadata import (
+    NULL_TENSOR,
+    SESSION_END_INFO_TAG,
+    SESSION_START_INFO_TAG,
+    create_summary_metadata,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from torch.utils.tensorboard import SummaryWriter
+
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from torch.utils.tensorboard import SummaryWriter
-
     from incasem_like.config import TrainingConfig
-
 
 Value = float | str | bool
 
@@ -49,9 +56,6 @@ def trial_started(trial: str, values: Mapping[str, Value]) -> Summary:
         trial: Name of the row; rows of the same name would be merged.
         values: The settings.
     """
-    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
-    from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
-
     info = SessionStartInfo(group_name=trial)
     for key, value in values.items():
         if isinstance(value, bool):
@@ -65,10 +69,6 @@ def trial_started(trial: str, values: Mapping[str, Value]) -> Summary:
 
 def trial_ended(error: BaseException | None) -> Summary:
     """Return the record that closes the row: success, failure, or neither for a run that was interrupted."""
-    from tensorboard.plugins.hparams import api_pb2
-    from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
-    from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
-
     if error is None:
         status = api_pb2.STATUS_SUCCESS
     elif isinstance(error, Exception):
@@ -80,10 +80,6 @@ def trial_ended(error: BaseException | None) -> Summary:
 
 def _summary(tag: str, **info: Any) -> Summary:
     # torch's add_hparams would also write a list of columns, and TensorBoard uses that of one arbitrary run for all
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams.metadata import NULL_TENSOR, create_summary_metadata
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
     metadata = create_summary_metadata(HParamsPluginData(**info))
     return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=NULL_TENSOR)])
 
@@ -176,8 +172,6 @@ class TensorBoardLog:
 
     def _writer(self, part: str) -> SummaryWriter:
         if part not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter
-
             self._writers[part] = SummaryWriter(
                 str(self.folder / part), purge_step=self.first_step, flush_secs=FLUSH_SECONDS
             )

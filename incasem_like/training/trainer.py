@@ -19,17 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from incasem_like.errors import CheckpointError, IncasemError
 from incasem_like.terminal import Progress, shown_path
-from incasem_like.training.checkpoints import (
-    BestMemory,
-    CheckpointFolder,
-    CheckpointPolicy,
-    TrainingState,
-    iteration_of,
-    random_states,
-    restore_random_states,
-)
+from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, iteration_of
 from incasem_like.training.log import Step, TrainingLog
-from incasem_like.training.optimization import WATCHED, Plateau, learning_rate
+from incasem_like.training.optimization import WATCHED
+from incasem_like.training.optimizers import Plateau, learning_rate
+from incasem_like.training.state import BestMemory, TrainingState, random_states, restore_random_states
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig

@@ -33,7 +33,10 @@ def comparison_figure(records: Sequence[RunRecord], metrics: Sequence[str] = ())
         InputError: A metric is in none of the runs, or no metric of the runs has several points.
     """
     mixed = len({record.kind for record in records}) > 1
-    logged = {_label(record, mixed): record.metrics for record in records}
+    logged = {
+        f"{singular(record.kind) if mixed else ''} {record.id} {record.name}".strip(): record.metrics
+        for record in records
+    }
     known = sorted({name for series in logged.values() for name in series})
     for name in metrics:
         if name not in known:
@@ -56,11 +59,6 @@ def telling_metrics(records: Sequence[RunRecord], logged: Sequence[Mapping[str, 
     if not chosen:
         chosen = sorted(curves, key=lambda name: (-sum(name in counts for counts in points), name))
     return chosen[:MOST_PANELS]
-
-
-def _label(record: RunRecord, with_kind: bool) -> str:
-    kind = f"{singular(record.kind)} " if with_kind else ""
-    return f"{kind}{record.id} {record.name}".strip()
 
 
 def _curves(name: str, logged: Mapping[str, Mapping[str, Metric]]) -> list[Curve]:

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.errors import IncasemError
-from incasem_like.viewing.figures import new_figure, png
+from incasem_like.viewing.figures import OBJECT_COLOURS, new_figure, png
 from incasem_like.volumes import Roi, Volume, open_volume
 
 SIDE, MOST = 160, 3
 
 
 def draw_errors(segmentation: str, labels: str, scores: Mapping[str, Any]) -> bytes | None:
-    """Draw the sections through the largest splits and merges, as PNG; None if there is no error.
+    """Draw the sections through the largest splits and merges, as PNG; None without errors.
 
     Each row shows an error: grey values if the raw volume is known from the provenance of the segmentation, the ground
     truth, and the segmentation; objects that take part are coloured, others are grey.
@@ -82,12 +82,10 @@ def _around(position: Sequence[int], roi: Roi) -> Roi:
 
 def colours_of(labels: npt.NDArray[Any], ids: Sequence[int]) -> npt.NDArray[np.float64]:
     """Return an RGB image: the named ids in colours, other objects grey, boundaries between objects dark."""
-    from matplotlib import colormaps
-
     image = np.zeros((*labels.shape, 3))
     image[labels > 0] = 0.75
     for number, one in enumerate(ids):
-        image[labels == one] = colormaps["tab10"](number % 10)[:3]
+        image[labels == one] = OBJECT_COLOURS[number % len(OBJECT_COLOURS)]
     edges = np.zeros(labels.shape, bool)
     edges[1:] |= labels[1:] != labels[:-1]
     edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]

@@ -174,12 +174,9 @@ def _tint(ids: NDArray[np.generic], colour: tuple[float, float, float]) -> NDArr
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of this size in inches that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def png(figure: Figure) -> bytes:

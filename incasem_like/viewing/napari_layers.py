@@ -1,11 +1,8 @@
-"""Layers for napari, with scale and translation in nm, and the window in which the labels of a crop are painted."""
+"""Layers for napari, with scale and translation in nm."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,6 @@ import numpy.typing as npt
 from incasem_like.errors import DataError, InputError
 from incasem_like.viewing.layers import Layer
 from incasem_like.viewing.scene import voxel_size_shown
-from incasem_like.viewing.sections import SHADES
 from incasem_like.volumes import NanometreRoi, Roi
 
 LayerData = tuple[npt.NDArray[Any], dict[str, Any], str]  # napari's "layer data tuple"
@@ -82,64 +78,3 @@ def layer_data(layer: Layer, box: NanometreRoi | None = None) -> list[LayerData]
     if layer.meaning != "raw":
         look = {**look, "colormap": "yellow", "blending": "additive", "opacity": 0.6}
     return [(voxels, {**common, **look}, "image")]
-
-
-def fill_viewer(viewer: Any, layers: Sequence[LayerData], save: Callable[[npt.NDArray[Any]], None]) -> Any:
-    """Add layers to a napari viewer, ready to paint: the labels named ``labels`` are chosen, ctrl-S saves them.
-
-    Args:
-        viewer: ``napari.Viewer``, or ``napari.components.ViewerModel``, which needs no display.
-        layers: As ``layer_data`` returns them, one of them called ``labels``.
-        save: Called with the painted voxels.
-
-    Returns:
-        The layer that is painted.
-    """
-    from napari.layers import Layer as NapariLayer
-    from napari.utils.colormaps import CyclicLabelColormap
-
-    for data in layers:
-        added = viewer.add_layer(NapariLayer.create(*data))
-        if data[2] == "labels":
-            added.colormap = CyclicLabelColormap(colors=np.vstack([np.zeros(4), np.insert(SHADES, 3, 1, axis=1)]))
-    painted = viewer.layers[PAINTED]
-    viewer.layers.selection.active = painted
-    painted.mode, painted.selected_label = "paint", int(painted.data.max()) + 1
-    viewer.dims.set_point(range(3), [float(at) for at in painted.extent.world.mean(axis=0)])
-    viewer.scale_bar.visible = True
-    viewer.bind_key("Control-S", lambda _: save(painted.data), overwrite=True)
-    return painted
-
-
-def load_napari() -> Any:
-    """Import napari.
-
-    Raises:
-        InputError: napari, or a Qt for its window, is not installed; or there is no display.
-    """
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"} & set(os.environ):
-        raise InputError("Painting needs a display: log in with 'ssh -X', or copy the crop and paint it there.")
-    try:
-        import napari
-        import qtpy.QtWidgets  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"Painting needs napari and Qt ({error}): pip install 'incasem-like[napari]'.") from None
-    return napari
-
-
-def paint(layers: Sequence[LayerData], save: Callable[[npt.NDArray[Any]], None], title: str) -> None:
-    """Open a napari window with layers, and return when it is closed; what was painted is saved then too.
-
-    Args:
-        layers, save: As for ``fill_viewer``.
-        title: Of the window.
-
-    Raises:
-        InputError: As ``load_napari``.
-    """
-    napari = load_napari()
-    painted = fill_viewer(napari.Viewer(title=title), layers, save)
-    try:
-        napari.run()
-    finally:
-        save(painted.data)

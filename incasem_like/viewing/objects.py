@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from incasem_like.errors import DataError
-from incasem_like.graphs.parquet import ParquetGraph
+from incasem_like.graphs import open_graph
 from incasem_like.volumes import NanometreRoi
 from incasem_like.volumes.faults import warn_once
+
+if TYPE_CHECKING:
+    from incasem_like.evaluation.skeletons import Skeletons
 
 MOST_SHOWN = 500  # objects that are shown at first; others are added by their id
 MOST_EDGES = 200_000
@@ -123,9 +126,7 @@ class SwcSkeletons:
     @property
     def extent(self) -> NanometreRoi | None:
         """A box around the first skeleton."""
-        from incasem_like.evaluation.skeletons import read_skeletons
-
-        return box_around(read_skeletons([str(next(iter(self.files.values())))]).positions)
+        return box_around(self._skeleton(next(iter(self.files))).positions)
 
     def state(self, source: str) -> dict[str, Any]:
         """Return a segmentation layer, with objects selected."""
@@ -133,17 +134,20 @@ class SwcSkeletons:
 
     def read(self, path: str) -> bytes:
         """Return the description or a skeleton."""
-        from incasem_like.evaluation.skeletons import read_skeletons
-
         if path == "info":
             return json.dumps(
                 {"@type": "neuroglancer_skeletons", "transform": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]}
             ).encode()
         if not path.isdigit() or int(path) not in self.files:
             raise FileNotFoundError(path)
-        found = read_skeletons([str(self.files[int(path)])])
+        found = self._skeleton(int(path))
         count = struct.pack("<II", len(found.positions), len(found.edges))
         return count + found.positions[:, ::-1].astype("<f4").tobytes() + found.edges.astype("<u4").tobytes()
+
+    def _skeleton(self, number: int) -> Skeletons:
+        from incasem_like.evaluation.skeletons import read_skeletons  # scipy and networkx
+
+        return read_skeletons([str(self.files[number])])
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class GraphEdges:
     @cached_property
     def lines(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Ends of the lines, (n, 2, 3) x, y, z in nm, and the scores (n,), the largest first."""
-        graph = ParquetGraph(self.folder, self.scoring)
+        graph = open_graph(self.folder, self.scoring)
         nodes, edges = graph.read_nodes(), graph.read_edges()
         if not nodes or not edges:
             raise DataError(f"The graph in {self.folder} has no nodes or no edges: repeat the segmentation.")

@@ -60,6 +60,7 @@ class Scene:
         region = self._region(place)
         centre = [begin + length / 2 for begin, length in zip(region.offset, region.shape, strict=True)]
         across = max(length / nm for length, nm in zip(region.shape[-2:], size[-2:], strict=True)) / PIXELS
+        pyramids = all(layer.served.level_count > 1 for layer in self.layers if layer.visible)
         names_of_steps = self.layers[0].served.step_names if self.layers else ()
         steps = (
             {"step": {"coordinates": list(range(len(names_of_steps))), "labels": list(names_of_steps)}}
@@ -72,7 +73,7 @@ class Scene:
                 **steps,
             },
             "position": [at / nm for at, nm in zip(centre, size, strict=True)][::-1] + [0.5] * len(steps),
-            "crossSectionScale": min(max(across, 0.05), 1e9 if self._has_pyramid() else MOST_VOXELS_A_PIXEL),
+            "crossSectionScale": min(max(across, 0.05), 1e9 if pyramids else MOST_VOXELS_A_PIXEL),
             "projectionScale": max(length / size[-1] for length in region.shape) * 1.5,
             "layers": [*layers, *boxes],
             "showSlices": True,
@@ -93,9 +94,6 @@ class Scene:
             return NanometreRoi(*_extent(self.layers[0].served.finest))
         found = [one.extent for one in self.objects]
         return next((box for box in found if box is not None), None) or NanometreRoi((0, 0, 0), (1, 1, 1))
-
-    def _has_pyramid(self) -> bool:
-        return all(layer.served.level_count > 1 for layer in self.layers if layer.visible)
 
     def _layout(self, names: Sequence[str]) -> Any:
         if not self.grid:

@@ -27,7 +27,6 @@ def start_browser(size: tuple[int, int] = (1200, 800)) -> Any:
     """
     try:
         from selenium import webdriver
-        from selenium.webdriver.chrome.service import Service
     except ImportError:
         raise InputError("A screenshot needs selenium: pip install selenium.") from None
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
@@ -42,7 +41,7 @@ def start_browser(size: tuple[int, int] = (1200, 800)) -> Any:
     for flag in (*FLAGS, f"--window-size={size[0]},{size[1]}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(driver))
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
 
 def wait_until_drawn(browser: Any, seconds: float = SECONDS) -> None:

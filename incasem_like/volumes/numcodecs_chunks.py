@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numcodecs
 import numpy as np
 
 from incasem_like.errors import DataError
 from incasem_like.volumes.address import Address
+from incasem_like.volumes.context import open_keys, virtual_array
 from incasem_like.volumes.faults import NotOpenedError
 from incasem_like.volumes.formats.base import Document
-from incasem_like.volumes.store import context
 
 PLAIN = ("gzip", "zstd", "blosc", "crc32c")
 
@@ -29,8 +30,6 @@ def open_with_numcodecs(address: Address, document: Document, refused: NotOpened
     Raises:
         DataError: It has no codec of numcodecs, or one that is not known; the message names its codecs.
     """
-    import tensorstore
-
     names = [str(codec.get("name")) for codec in document.get("codecs", ()) if isinstance(codec, dict)]
     if not any(name.startswith("numcodecs.") for name in names):
         raise refused
@@ -50,7 +49,7 @@ def open_with_numcodecs(address: Address, document: Document, refused: NotOpened
     stored = dtype
     for filter_ in filters:
         stored = np.dtype(getattr(filter_, "astype", stored))
-    keys = tensorstore.KvStore.open(address.kvstore(address.dataset), context=context()).result()
+    keys = open_keys(address, address.dataset)
 
     def read(domain: Any, into: Any, _parameters: Any) -> None:
         index = [low // size for low, size in zip(domain.origin, chunks, strict=True)]
@@ -71,13 +70,7 @@ def open_with_numcodecs(address: Address, document: Document, refused: NotOpened
         except Exception as error:  # codecs raise any error on damaged bytes
             raise ValueError(f"DATA_LOSS: {error}") from error
 
-    return tensorstore.virtual_chunked(
-        read,
-        dtype=tensorstore.dtype(dtype.type),
-        shape=document["shape"],
-        chunk_layout=tensorstore.ChunkLayout(read_chunk_shape=chunks, write_chunk_shape=chunks),
-        context=context(),
-    )
+    return virtual_array(read, dtype, document["shape"], chunks)
 
 
 def _codecs(listed: list[Document]) -> tuple[list[Any], bool, list[Any]]:
@@ -86,8 +79,6 @@ def _codecs(listed: list[Document]) -> tuple[list[Any], bool, list[Any]]:
     Raises:
         ValueError: A codec is not known.
     """
-    import numcodecs
-
     before: list[Any] = []
     after: list[Any] = []
     big_endian, found = False, before

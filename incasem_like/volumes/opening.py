@@ -51,7 +51,9 @@ def find_array(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | No
         found = single.documents(address)
         return None if found is None else (single, found)
     documents = Documents(address)
-    for known in _likeliest_first(address):
+    name = address.container.lower()
+    likeliest_first = sorted(FORMATS.values(), key=lambda known: not (known.suffix and name.endswith(known.suffix)))
+    for known in likeliest_first:
         array = documents.read(join(address.dataset, known.array_file))
         if array is None or not known.is_array(array):
             continue
@@ -73,12 +75,6 @@ def _only_in_consolidated(address: Address) -> tuple[ArrayFormat, dict[str, Docu
         return None
     warn_once(f"{address.location} has no .zarray: it is read as the .zmetadata of its group say.")
     return FORMATS["zarr2"], {".zattrs": {}, **documents, "assumed": documents[".zarray"]}
-
-
-def _likeliest_first(address: Address) -> list[ArrayFormat]:
-    return sorted(
-        FORMATS.values(), key=lambda known: not (known.suffix and address.container.lower().endswith(known.suffix))
-    )
 
 
 def dataset_exists(place: Place, dataset: str | None = None) -> bool:

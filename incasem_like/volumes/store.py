@@ -1,14 +1,9 @@
-"""All access to TensorStore's contexts and key-value stores: JSON documents beside the chunks."""
+"""JSON documents beside the chunks, in TensorStore's key-value stores."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
-import os
-import sys
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from incasem_like.errors import DataError
@@ -16,46 +11,6 @@ from incasem_like.volumes.address import Address
 from incasem_like.volumes.faults import translated
 
 Document = dict[str, Any]
-
-CACHE_BYTES = 64 * 2**20
-COPY_THREADS = 4
-IO_THREADS = 16
-M_ARENA_MAX = -8  # from glibc's malloc.h
-
-
-@cache
-def context() -> Any:
-    """Return this process's TensorStore context: a modest chunk cache, few threads, few retries.
-
-    TensorStore must not be opened before a process forks; children of this package start by forkserver or spawn, so
-    that each makes its own context here.
-    """
-    _share_freed_memory()
-    import tensorstore
-
-    retries = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "2s"}
-    return tensorstore.Context(
-        {
-            "cache_pool": {"total_bytes_limit": CACHE_BYTES},
-            "data_copy_concurrency": {"limit": COPY_THREADS},
-            "file_io_concurrency": {"limit": IO_THREADS},
-            "http_request_concurrency": {"limit": IO_THREADS},
-            "http_request_retries": retries,
-            "s3_request_retries": retries,
-            "gcs_request_retries": retries,
-        }
-    )
-
-
-def _share_freed_memory() -> None:
-    """Make TensorStore's threads share freed memory: by default each keeps its own, which adds up over many reads.
-
-    glibc gives a process up to eight arenas per core, and an arena keeps what was freed in it. Two hold what is in use
-    at a time, and little more; chunks are few and large, so that threads hardly wait for each other.
-    """
-    if sys.platform.startswith("linux") and "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(AttributeError, OSError):  # another C library with its own memory management
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 class Documents:
@@ -66,9 +21,9 @@ class Documents:
 
     @property
     def _keys(self) -> Any:
-        import tensorstore
+        from incasem_like.volumes.context import open_keys  # TensorStore is loaded when the first array is opened
 
-        return tensorstore.KvStore.open(self.address.kvstore(), context=context()).result()
+        return open_keys(self.address)
 
     def read(self, key: str) -> Document | None:
         """Read a JSON document, or None when there is none of that name.
@@ -121,12 +76,10 @@ class Documents:
 
     def delete(self, folder: str, first: str) -> None:
         """Delete every key of a folder, the key ``first`` before all others."""
-        import tensorstore
-
         with translated(self.address.container, "writing"):
             keys = self._below(folder)
             keys.write(first, None).result()
-            keys.delete_range(tensorstore.KvStore.KeyRange()).result()
+            keys.delete_range(keys.KeyRange()).result()
 
     def list(self, folder: str = "") -> list[str]:
         """List the keys below a folder, by their names in it.

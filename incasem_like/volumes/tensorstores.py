@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import tensorstore
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.volumes.address import Address
+from incasem_like.volumes.context import context, virtual_array
 from incasem_like.volumes.faults import NotOpenedError, translated
 from incasem_like.volumes.formats.base import ArrayFormat, Document
 from incasem_like.volumes.formats.files import FileFormat
-from incasem_like.volumes.numcodecs_chunks import open_with_numcodecs
-from incasem_like.volumes.store import context
-from incasem_like.volumes.zarr_python import open_as_tensorstore
+
+CHUNK_VOXELS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,19 @@ def open_handle(
         DataError: The array is damaged, unreachable, or has axes or values that cannot be used.
         InputError: ``writable`` for an array that can only be read.
     """
-    import tensorstore
-
     try:
         if isinstance(format_, FileFormat):
-            opened = format_.tensorstore(address, context())
+            opened = _open_file(address, format_)
         else:
             opened = _open(address, format_, documents, writable)
     except NotOpenedError as error:
         if format_.name == "zarr3":
+            from incasem_like.volumes.numcodecs_chunks import open_with_numcodecs
+
             opened = open_with_numcodecs(address, documents.get("assumed", documents["zarr.json"]), error)
         elif format_.name in ("zarr2", "n5"):
+            from incasem_like.volumes.zarr_python import open_as_tensorstore
+
             opened = open_as_tensorstore(address, format_, documents, error)
         else:
             raise
@@ -100,10 +104,38 @@ def open_handle(
     return _handle(address, view, "".join(names[axis] for axis in order))
 
 
-def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document], writable: bool) -> Any:
-    import tensorstore
+def _open_file(address: Address, format_: FileFormat) -> Any:
+    """Return the array of a file as a TensorStore that reads it on demand, axes in the order of the file."""
+    array = format_.opened(address)
+    dtype = np.dtype(array.dtype)
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise DataError(f"{address} holds values of type {dtype}, but a volume holds integers, floats or booleans.")
 
-    spec = format_.spec(_kvstore(address, documents))
+    def read(domain: Any, into: Any, _parameters: Any) -> None:
+        try:
+            into[...] = array[domain.index_exp]
+        except Exception as error:  # each library raises its own
+            raise ValueError(f"DATA_LOSS: {error}") from error
+
+    chunks = _grown(getattr(array, "chunks", None) or [1] * len(array.shape), array.shape)
+    return virtual_array(read, dtype, array.shape, chunks)
+
+
+def _grown(chunks: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """Return a unit of reading of whole chunks: the shortest side doubled while it has at most ``CHUNK_VOXELS``."""
+    grown = [min(chunk, size) for chunk, size in zip(chunks, shape, strict=True)]
+    while 2 * int(np.prod(grown)) <= CHUNK_VOXELS:
+        open_sides = [axis for axis, size in enumerate(shape) if grown[axis] < size]
+        if not open_sides:
+            break
+        axis = min(open_sides, key=grown.__getitem__)
+        grown[axis] *= 2
+    return [min(side, size) for side, size in zip(grown, shape, strict=True)]
+
+
+def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document], writable: bool) -> Any:
+    at_root = "info" in documents and documents["info"].get("scales")
+    spec = format_.spec(address.kvstore("" if at_root else address.dataset))
     if format_.name == "precomputed":
         spec["scale_metadata"] = {"key": documents["info"]["scales"][0]["key"]}
     if not address.is_local:
@@ -116,10 +148,6 @@ def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document]
             except ValueError as error:  # an error in the specification itself has no status
                 raise ValueError(f"INVALID_ARGUMENT: {error}") from error
         return tensorstore.open(spec, context=context(), read=True, write=writable, open=True).result()
-
-
-def _kvstore(address: Address, documents: dict[str, Document]) -> dict[str, object] | str:
-    return address.kvstore("" if "info" in documents and documents["info"].get("scales") else address.dataset)
 
 
 def _selected(address: Address, store: Any, names: list[str]) -> tuple[Any, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from funlib.geometry import Roi
@@ -19,8 +19,9 @@ from incasem_like.volumes.groups import find_space
 from incasem_like.volumes.padding import FOLDS, Array, read_extended, read_with_constant
 from incasem_like.volumes.space import Space
 from incasem_like.volumes.store import Document, Documents
-from incasem_like.volumes.tensorstores import Handle, open_handle
-from incasem_like.volumes.zarr_python import open_array
+
+if TYPE_CHECKING:
+    from incasem_like.volumes.tensorstores import Handle
 
 Outside = Literal["error", "constant", "reflect", "edge"]
 
@@ -73,6 +74,8 @@ class Volume:
             DataError: It is damaged, out of reach, or has axes that are not z, y, x with or without channels.
         """
         if self._handle is None:
+            from incasem_like.volumes.tensorstores import open_handle  # not before: TensorStore does not survive a fork
+
             self._handle = open_handle(self.address, self.format, self._documents, self._world().axes, self.writable)
         return self._handle
 
@@ -343,6 +346,8 @@ class Volume:
         Raises:
             DataError: The format is one that the installed zarr-python cannot read.
         """
+        from incasem_like.volumes.zarr_python import open_array  # zarr is slow to load, and hardly ever needed
+
         return open_array(self.address, self.format, self._documents, "r+" if self.writable else "r")
 
     @property

@@ -7,12 +7,13 @@ import warnings
 from typing import Any
 
 import numpy as np
+import zarr
 
 from incasem_like.errors import DataError
 from incasem_like.volumes.address import Address
+from incasem_like.volumes.context import virtual_array
 from incasem_like.volumes.faults import NotOpenedError
 from incasem_like.volumes.formats.base import ArrayFormat, Document
-from incasem_like.volumes.store import context
 
 
 def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Document], mode: str = "r") -> Any:
@@ -21,8 +22,6 @@ def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Docu
     Raises:
         DataError: The format is one that the installed zarr-python cannot read.
     """
-    import zarr
-
     if format_.name == "n5" and hasattr(zarr, "N5FSStore"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the warning that zarr-python 3 has no N5
@@ -45,8 +44,6 @@ def open_as_tensorstore(
     Raises:
         DataError: Its values are not numbers, or zarr-python cannot decode it either; the message names the codec.
     """
-    import tensorstore
-
     try:
         array = open_array(address, format_, documents)
     except Exception as error:  # zarr-python and numcodecs may raise any error on bad JSON
@@ -67,13 +64,7 @@ def open_as_tensorstore(
         except Exception as error:
             raise ValueError(f"DATA_LOSS: {error}") from error
 
-    store = tensorstore.virtual_chunked(
-        read,
-        dtype=tensorstore.dtype(array.dtype.newbyteorder("=").type),
-        shape=array.shape,
-        chunk_layout=tensorstore.ChunkLayout(read_chunk_shape=array.chunks, write_chunk_shape=array.chunks),
-        context=context(),
-    )
+    store = virtual_array(read, array.dtype, array.shape, array.chunks)
     return store.T if format_.name == "n5" else store
 
 

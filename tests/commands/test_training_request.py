@@ -11,7 +11,7 @@ import pytest
 
 from incasem_like.commands.command_line import CommandLine, parse_command_line
 from incasem_like.commands.options import StoreChoice
-from incasem_like.commands.predict import find_training
+from incasem_like.commands.prediction_request import find_training
 from incasem_like.commands.tracked import check_commit, stores_of
 from incasem_like.commands.train import predict_command, resume_command
 from incasem_like.commands.training_request import TrainingRequest, add_flags, read_request

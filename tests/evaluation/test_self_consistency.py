@@ -11,7 +11,7 @@ from instances import NEIGHBOURS, affinities_of
 from incasem_like.blockwise.done_log import only_writer
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.self_consistency import SelfConsistency, self_consistency_as_run
-from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, local_shape_descriptors
+from incasem_like.targets import DESCRIPTOR_NAMES, local_shape_descriptors
 from incasem_like.tracking import open_store
 from incasem_like.volumes import open_volume
 

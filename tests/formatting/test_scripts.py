@@ -22,7 +22,7 @@ SET_SIZE, PLANES = "15_set_voxel_size.py", "80_make_2d.py"
 SCRIPTS = Path(__file__).parents[2] / "scripts/01_data_formatting"
 
 
-def refused(finished, *said):
+def check_refused(finished, *said):
     """Check for exit status 2 and one sentence without a traceback."""
     assert finished.returncode == 2, finished.stderr
     assert "Traceback" not in finished.stderr
@@ -62,7 +62,7 @@ def test_from_synthetic_sections_to_masks(run_stage, tmp_path):
     again = run_stage(*stages["mask"])
     assert again.returncode == 0
     assert "Already complete" in again.stdout
-    refused(run_stage(*stages["mask"][:-1], 1), "--overwrite")
+    check_refused(run_stage(*stages["mask"][:-1], 1), "--overwrite")
 
 
 @pytest.mark.slow
@@ -85,7 +85,9 @@ def test_each_operation_gives_the_same_on_workers_of_a_file(run_stage, tmp_path)
     for name in ("raw", "labels", "raw_equalized_0.02", "membrane", "mask"):
         np.testing.assert_array_equal(here[name][:], there[name][:])
         assert there[name].attrs["complete"] is True
-    refused(run_stage(IMPORT, "-i", "lobe/raw", "-f", "no.zarr", "--workers", "none.yaml"), "none.yaml does not exist")
+    check_refused(
+        run_stage(IMPORT, "-i", "lobe/raw", "-f", "no.zarr", "--workers", "none.yaml"), "none.yaml does not exist"
+    )
     assert not (tmp_path / "no.zarr").exists()
 
 
@@ -111,7 +113,7 @@ def test_operations_pyramid_and_voxel_size_by_their_scripts(run_stage, volume_of
         finished = run_stage(DERIVE, operation, "--help")
         assert finished.returncode == 0, finished.stderr
         assert f"{DERIVE} {operation}" in finished.stdout
-    refused(run_stage(DERIVE, "corp", *where), "corp")
+    check_refused(run_stage(DERIVE, "corp", *where), "corp")
     cropped = run_stage(DERIVE, "crop", *where, "-o", "crop", "--offset", 1, 2, 3, "--shape", 5, 0, 0)
     assert cropped.returncode == 0, cropped.stderr
     np.testing.assert_array_equal(zarr.open(str(tmp_path / "c.zarr"))["crop"][:], grey[1:6, 2:, 3:])
@@ -122,22 +124,22 @@ def test_operations_pyramid_and_voxel_size_by_their_scripts(run_stage, volume_of
     assert size.returncode == 0, size.stderr
     attributes = zarr.open(str(tmp_path / "c.zarr"))["crop"].attrs
     assert (attributes["resolution"], attributes["offset"]) == ([40, 4.6, 4.6], [400, 92, 138])
-    refused(run_stage(SET_SIZE, "-f", "c.zarr", "-d", "crop", "--voxel_size", 0, 1, 1), "above 0")
+    check_refused(run_stage(SET_SIZE, "-f", "c.zarr", "-d", "crop", "--voxel_size", 0, 1, 1), "above 0")
     scaled = run_stage(PYRAMID, "-f", "c.zarr", "-d", "raw", "-s", "1,2,2", 2, "-n", 1)
     assert scaled.returncode == 0, scaled.stderr
     assert [zarr.open(str(tmp_path / "c.zarr"))[f"raw/s{level}"].shape for level in range(3)] == [
         (20, 30, 26), (20, 15, 13), (10, 8, 7)
     ]  # fmt: skip
-    refused(run_stage(PYRAMID, "-f", "c.zarr", "-d", "raw", "-s", "1,2"), "--scales 1,2")
+    check_refused(run_stage(PYRAMID, "-f", "c.zarr", "-d", "raw", "-s", "1,2"), "--scales 1,2")
 
 
 def test_missing_folder(run_stage):
-    refused(run_stage(IMPORT, "-i", "absent", "-f", "c.zarr"), "The folder absent does not exist")
+    check_refused(run_stage(IMPORT, "-i", "absent", "-f", "c.zarr"), "The folder absent does not exist")
 
 
 def test_no_tiff(run_stage, tmp_path):
     (tmp_path / "empty").mkdir()
-    refused(run_stage(IMPORT, "-i", "empty", "-f", "c.zarr"), "empty holds no TIFF")
+    check_refused(run_stage(IMPORT, "-i", "empty", "-f", "c.zarr"), "empty holds no TIFF")
 
 
 def test_bad_sequences_are_one_sentence_and_nothing_is_written(run_stage, write_sections, grey, tmp_path):
@@ -145,7 +147,7 @@ def test_bad_sequences_are_one_sentence_and_nothing_is_written(run_stage, write_
     whole = (folder / "section_5.tif").read_bytes()
 
     def attempt(*said):
-        refused(run_stage(IMPORT, "-i", folder, "-f", "c.zarr"), *said)
+        check_refused(run_stage(IMPORT, "-i", folder, "-f", "c.zarr"), *said)
         assert not (tmp_path / "c.zarr").exists()
 
     (folder / "section_5.tif").unlink()
@@ -159,7 +161,7 @@ def test_bad_sequences_are_one_sentence_and_nothing_is_written(run_stage, write_
 def test_a_good_folder_is_not_imported_when_a_second_one_is_bad(run_stage, write_sections, grey, tmp_path):
     folder = write_sections(grey)
     finished = run_stage(IMPORT, "-i", folder, "absent", "-f", "c.zarr", "-d", "volumes/raw", "volumes/b")
-    refused(finished, "folder absent does not exist")
+    check_refused(finished, "folder absent does not exist")
     assert not (tmp_path / "c.zarr").exists()
 
 
@@ -184,8 +186,8 @@ def test_left_out_files_are_counted_and_flags_come_from_a_file(run_stage, write_
 def test_zarr_without_the_dataset(run_stage, tmp_path, script, arguments):
     group = zarr.open_group(str(tmp_path / "c.zarr"), mode="w")
     group.create_dataset("volumes/raw", data=np.zeros((4, 4, 4), np.uint8))
-    refused(run_stage(script, "-f", "c.zarr", *arguments), "volumes/rew", "volumes/raw")
-    refused(run_stage(script, "-f", "absent.zarr", *arguments), "absent.zarr")
+    check_refused(run_stage(script, "-f", "c.zarr", *arguments), "volumes/rew", "volumes/raw")
+    check_refused(run_stage(script, "-f", "absent.zarr", *arguments), "absent.zarr")
 
 
 @pytest.mark.parametrize(
@@ -206,22 +208,22 @@ def test_wrong_numbers(run_stage, tmp_path, script, arguments):
     group = zarr.open_group(str(tmp_path / "c.zarr"), mode="w")
     group.create_dataset("volumes/raw", data=np.zeros((4, 4, 4), np.uint8))
     where = ("--output", "new") if script == SYNTHETIC else ("-f", "c.zarr")
-    refused(run_stage(script, *where, *arguments))
+    check_refused(run_stage(script, *where, *arguments))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.zarr"]
 
 
 def test_output_below_a_file(run_stage, write_sections, grey, tmp_path):
     (tmp_path / "file").write_text("x")
-    refused(run_stage(IMPORT, "-i", write_sections(grey), "-f", "file/c.zarr"), "file")
-    refused(run_stage(SYNTHETIC, "--output", "file/lobe", "--shape", 12, 12, 12), "file")
+    check_refused(run_stage(IMPORT, "-i", write_sections(grey), "-f", "file/c.zarr"), "file")
+    check_refused(run_stage(SYNTHETIC, "--output", "file/lobe", "--shape", 12, 12, 12), "file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere: needs an ordinary user")
 def test_output_folder_not_writable(run_stage, write_sections, grey, tmp_path):
     folder = write_sections(grey)
     (tmp_path / "locked").mkdir(mode=0o555)
-    refused(run_stage(IMPORT, "-i", folder, "-f", "locked/c.zarr"), "locked")
-    refused(run_stage(SYNTHETIC, "--output", "locked/lobe", "--shape", 12, 12, 12), "locked")
+    check_refused(run_stage(IMPORT, "-i", folder, "-f", "locked/c.zarr"), "locked")
+    check_refused(run_stage(SYNTHETIC, "--output", "locked/lobe", "--shape", 12, 12, 12), "locked")
 
 
 def test_the_next_command_can_be_pasted_whatever_names_hold(run_stage, write_sections, grey, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from incasem_like.errors import DataError
-from incasem_like.graphs import ParquetGraph
+from incasem_like.graphs.parquet import ParquetGraph
 from incasem_like.volumes import NanometreRoi
 
 

@@ -13,8 +13,9 @@ import pytest
 from instances import NEIGHBOURS, affinities_of
 
 from incasem_like.errors import DataError, IncasemError, InputError
-from incasem_like.graphs import ParquetGraph, check_graph_url, open_graph
+from incasem_like.graphs import check_graph_url, open_graph
 from incasem_like.graphs.mongo import MongoGraph
+from incasem_like.graphs.parquet import ParquetGraph
 from incasem_like.segmentation.pipeline import segment
 from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.settings import SegmentationSection

@@ -24,7 +24,7 @@ from incasem_like.segmentation.settings import (
     load_segmentation_config,
 )
 from incasem_like.segmentation.watershed import watershed_fragments
-from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, local_shape_descriptors
+from incasem_like.targets import DESCRIPTOR_NAMES, local_shape_descriptors
 from incasem_like.volumes import create_volume, open_volume
 
 VOXELS = (10.0, 4.0, 4.0)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from incasem_like.errors import InputError
 from incasem_like.targets import DESCRIPTOR_NAMES, local_shape_descriptors
-from incasem_like.targets import descriptors as module
+from incasem_like.targets import descriptor_moments as module
 from incasem_like.volumes import Roi
 
 

@@ -9,8 +9,9 @@ import torch
 from sacred.host_info import get_host_info
 
 from incasem_like.config import TorchConfig, TrainingConfig
+from incasem_like.networks import describe_arithmetic
 from incasem_like.tracking import RunStore
-from incasem_like.training.arithmetic import arithmetic_differences, describe_arithmetic
+from incasem_like.training.arithmetic import arithmetic_differences
 from incasem_like.training.experiment import train
 
 Configure = Callable[..., TrainingConfig]

@@ -6,14 +6,8 @@ import pytest
 import torch
 
 from incasem_like.errors import CheckpointError, DiskFullError
-from incasem_like.training.checkpoints import (
-    BestMemory,
-    CheckpointFolder,
-    CheckpointPolicy,
-    TrainingState,
-    is_sound,
-    iteration_of,
-)
+from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, is_sound, iteration_of
+from incasem_like.training.state import BestMemory, TrainingState
 
 
 def write(folder: CheckpointFolder, iteration: int) -> None:

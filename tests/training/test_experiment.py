@@ -6,7 +6,7 @@ import pytest
 from incasem_like.config import TrainingConfig
 from incasem_like.errors import InputError
 from incasem_like.tracking import RunStore
-from incasem_like.training.experiment import train, with_seed
+from incasem_like.training.experiment import train
 
 Configure = Callable[..., TrainingConfig]
 StoreOf = Callable[..., RunStore]
@@ -35,7 +35,7 @@ def test_an_id_whose_folder_is_taken_is_refused_before_the_run_and_passed_over_w
 
 
 def test_a_drawn_seed_is_a_number_and_a_given_one_stays(make_config: Callable[..., Any]) -> None:
-    assert with_seed(make_config(seed=0)).seed == 0
-    drawn = {with_seed(make_config(seed=None)).seed for _ in range(3)}
+    assert make_config(seed=0).with_seed().seed == 0
+    drawn = {make_config(seed=None).with_seed().seed for _ in range(3)}
     assert len(drawn) == 3
     assert all(isinstance(seed, int) for seed in drawn)

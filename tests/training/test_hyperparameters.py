@@ -9,8 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from incasem_like.config import TrainingConfig
-from incasem_like.training.checkpoints import BestMemory
 from incasem_like.training.log import TrainingLog
+from incasem_like.training.state import BestMemory
 from incasem_like.training.tensorboard import HPARAMS, TensorBoardLog, hyperparameters
 
 Make = Callable[..., TrainingConfig]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from incasem_like.networks import read_checkpoint
-from incasem_like.training.checkpoints import TrainingState
+from incasem_like.training.state import TrainingState
 
 pytestmark = pytest.mark.slow
 LENGTH = ("training.iterations=8", "training.save_every=2", "validation.validate_every=2")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from incasem_like.config.training_sections import ScheduleConfig
-from incasem_like.training.optimization import Plateau, learning_rate
+from incasem_like.training.optimizers import Plateau, learning_rate
 
 SCHEDULES = ("constant", "cosine", "linear", "plateau", "polynomial")
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import default_collate
 
 from incasem_like.errors import CheckpointError, IncasemError
-from incasem_like.training.checkpoints import TrainingState
+from incasem_like.training.state import TrainingState
 from incasem_like.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]

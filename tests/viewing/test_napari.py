@@ -11,9 +11,8 @@ from incasem_like.bootstrapping.places import CROPS, PaintedCrop, painted_crops,
 from incasem_like.bootstrapping.places import Place as PlaceToPaint
 from incasem_like.commands.cli import answer
 from incasem_like.commands.data_configs import Datasets, suggest_entry
-from incasem_like.commands.paint import layers_of_crop, make_crop, place_of_round
+from incasem_like.commands.painting import layers_of_crop, make_crop, place_of_round
 from incasem_like.errors import DataError, InputError
-from incasem_like.viewing.napari_layers import fill_viewer
 from incasem_like.volumes import Coordinate, Roi, create_volume, open_volume
 
 SIZE, BEGIN = (40.0, 8.0, 8.0), (4, 10, 20)
@@ -137,9 +136,10 @@ def test_without_a_display_no_crop_is_made(cell, monkeypatch):
 def test_napari_shows_the_layers_and_saves_what_is_painted(cell):
     needs = "needs napari: pip install 'incasem-like[napari]'"
     components = pytest.importorskip("napari.components", reason=needs)
+    window = pytest.importorskip("incasem_like.viewing.napari_window", reason=needs, exc_type=ImportError)
     crop, layers = layers_of_crop(new_crop(cell), [f"{cell}/volumes/prob", f"{cell}/volumes/affinities"])
     viewer, saved = components.ViewerModel(), []
-    painted = fill_viewer(viewer, layers, lambda labels: saved.append(crop.save(labels)))
+    painted = window.fill_viewer(viewer, layers, lambda labels: saved.append(crop.save(labels)))
     assert viewer.layers.selection.active is painted
     assert painted.mode == "paint"
     low, high = painted.extent.world  # centres of the first and last voxels, or their edges, by napari's version

@@ -220,16 +220,15 @@ def _fields_of_a_file(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _download(url: str) -> Iterator[bytes]:
-    from urllib.error import URLError
-    from urllib.request import urlopen  # takes 30 ms to import, which every command would pay
+    from urllib import error, request  # take 30 ms to import, which every command would pay
 
     try:
-        with urlopen(url, timeout=_SECONDS_WITHOUT_A_BYTE) as answer:
+        with request.urlopen(url, timeout=_SECONDS_WITHOUT_A_BYTE) as answer:
             while block := answer.read(_BYTES_AT_ONCE):
                 yield block
-    except (URLError, OSError, ValueError) as error:
+    except (error.URLError, OSError, ValueError) as problem:
         raise StoreError(
-            f"The checkpoint at {url} cannot be downloaded ({error}): check the network and the address."
+            f"The checkpoint at {url} cannot be downloaded ({problem}): check the network and the address."
         ) from None
 
 

@@ -20,7 +20,6 @@ from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout
 from incasem_like.volumes.formats.statements import attribute_statements
 from incasem_like.volumes.space import Statement
 
-CHUNK_VOXELS = 1 << 21
 UNPACKED_BYTES = 1 << 30
 IMOD_STAMP, IMOD_SIGNED = 1146047817, 1
 
@@ -57,36 +56,17 @@ class FileFormat(ArrayFormat):
         Raises:
             DataError: The file is missing or damaged.
         """
-        array = self._opened(address)
+        array = self.opened(address)
         if array is None:
             return None
         return {"header": {"shape": [int(size) for size in array.shape], "attributes": self.header(array)}}
 
-    def tensorstore(self, address: Address, context: Any) -> Any:
-        """Return the array as a TensorStore that reads the file on demand, axes in the order of the file."""
-        import tensorstore
+    def opened(self, address: Address) -> Any:
+        """Open an array as ``open`` does, with one-sentence errors; None when the file has no such dataset.
 
-        array = self._opened(address)
-        dtype = np.dtype(array.dtype)
-        if dtype.kind not in "biuf" or dtype.itemsize > 8:
-            raise DataError(f"{address} holds values of type {dtype}, but a volume holds integers, floats or booleans.")
-
-        def read(domain: Any, into: Any, _parameters: Any) -> None:
-            try:
-                into[...] = array[domain.index_exp]
-            except Exception as error:  # each library raises its own
-                raise ValueError(f"DATA_LOSS: {error}") from error
-
-        chunks = _grown(getattr(array, "chunks", None) or [1] * len(array.shape), array.shape)
-        return tensorstore.virtual_chunked(
-            read,
-            dtype=tensorstore.dtype(dtype.newbyteorder("=").type),
-            shape=array.shape,
-            chunk_layout=tensorstore.ChunkLayout(read_chunk_shape=chunks, write_chunk_shape=chunks),
-            context=context,
-        )
-
-    def _opened(self, address: Address) -> Any:
+        Raises:
+            DataError: The file is missing or damaged.
+        """
         if address.is_local and not Path(address.container).exists():
             raise DataError(f"{address.container} does not exist: check the path.")
         try:
@@ -145,10 +125,8 @@ class Hdf5(FileFormat):
 
     def open(self, address: Address) -> Any:
         """Return the h5py dataset."""
-        import h5py
-
         found = self._file(address)[address.dataset or "/"]
-        if not isinstance(found, h5py.Dataset):
+        if not hasattr(found, "shape"):
             raise KeyError(address.dataset)
         return found
 
@@ -174,12 +152,10 @@ class Hdf5(FileFormat):
 
     def datasets(self, address: Address) -> list[str]:
         """List the datasets with at least two axes."""
-        import h5py
-
         found: list[str] = []
 
         def visit(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset) and len(item.shape or ()) > 1:
+            if len(getattr(item, "shape", None) or ()) > 1:  # groups have none
                 found.append(name)
 
         with self._file(address) as file:
@@ -282,18 +258,6 @@ def _is_json(value: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _grown(chunks: Sequence[int], shape: Sequence[int]) -> list[int]:
-    """Return a unit of reading of whole chunks: the shortest side doubled while it has at most ``CHUNK_VOXELS``."""
-    grown = [min(chunk, size) for chunk, size in zip(chunks, shape, strict=True)]
-    while 2 * int(np.prod(grown)) <= CHUNK_VOXELS:
-        open_sides = [axis for axis, size in enumerate(shape) if grown[axis] < size]
-        if not open_sides:
-            break
-        axis = min(open_sides, key=grown.__getitem__)
-        grown[axis] *= 2
-    return [min(side, size) for side, size in zip(grown, shape, strict=True)]
 
 
 FILES: tuple[FileFormat, ...] = (Hdf5(), Mrc(), Nifti())
