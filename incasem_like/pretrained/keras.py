@@ -19,11 +19,10 @@ from torch import nn
 from incasem_like.config.network_sections import UnetModel
 from incasem_like.errors import CheckpointError
 from incasem_like.networks import build_network, network_geometry
+from incasem_like.pretrained.bootstrapper import check_logits
 
 Array = npt.NDArray[Any]
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# Largest difference of logits, relative to the largest one, between float32 here and float64 in NumPy.
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,12 @@ def converted(unet: KerasUnet, scale: float, path: Path) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         network = build_network(unet.model)
     network.load_state_dict(state)
-    _check_values(unet, network.eval(), scale, path)
+    raw = np.random.default_rng(0).random((*network_geometry(unet.model).smallest_input, unet.model.in_channels))
+    maps, expected = (
+        torch.from_numpy(np.moveaxis(values, -1, 0)[None])
+        for values in (raw * 2 - 1, keras_forward(unet, raw * 2 * scale))
+    )
+    check_logits(path, network, maps, expected, "Keras' layers", " and --scaling_factor is right")
     return network
 
 
@@ -150,21 +154,6 @@ def keras_forward(unet: KerasUnet, maps: Array) -> Array:
             crop = tuple(slice(at, at + size) for at, size in zip(margins, maps.shape[:-1], strict=True))
             maps = np.concatenate([maps, beside[crop]], axis=-1)
     return _convolution(maps, *unet.blocks[-1][4:6])
-
-
-def _check_values(unet: KerasUnet, network: nn.Module, scale: float, path: Path) -> None:
-    size = network_geometry(unet.model).smallest_input
-    raw = np.random.default_rng(0).random((*size, unet.model.in_channels))
-    expected = np.moveaxis(keras_forward(unet, raw * 2 * scale), -1, 0)
-    with torch.inference_mode():
-        volume = torch.from_numpy(np.moveaxis(raw * 2 - 1, -1, 0)).float()
-        found = network(volume[None])[0].numpy()
-    difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise CheckpointError(
-            f"{path} cannot be converted: the logits differ from those of Keras' layers by {difference:.3g}; check "
-            "that its weights are finite and --scaling_factor is right."
-        )
 
 
 def _named(unet: KerasUnet) -> Iterator[tuple[str, Array]]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from incasem_like.errors import CheckpointError
+from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.terminal import Progress
 from incasem_like.tracking.model.cache import transfer_progress
 from incasem_like.tracking.model.checkpoints import CheckpointRecord, StorePolicy, TrackedFile
@@ -78,6 +78,14 @@ def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
         if len(here) == len(missing):
             _remove_others(files, record.id, wanted)
     return here
+
+
+def try_upload(record: RunRecord) -> None:
+    """Upload what a run that was just written lacks in its store; warn where that fails."""
+    try:
+        upload_missing(record)
+    except StoreError as error:
+        log.warning("Checkpoints of run %s are on this machine only ('runs sync' uploads them): %s", record.id, error)
 
 
 def _remove_others(files: CheckpointFiles, run_id: int, wanted: Sequence[CheckpointRecord]) -> None:

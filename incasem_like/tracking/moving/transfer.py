@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from incasem_like.disk import copy_whole, whole_folder
-from incasem_like.errors import InputError, StoreError
+from incasem_like.errors import InputError
 from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, kind_named
 from incasem_like.tracking.metrics_log import read_table
-from incasem_like.tracking.mirror.checkpoints import upload_missing
+from incasem_like.tracking.mirror.checkpoints import try_upload
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.tracking.model.summaries import condense, summarize
@@ -31,7 +30,6 @@ from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.stores.base import RunStore, errors_of_writing
 from incasem_like.tracking.stores.records import RunRecord
 
-log = logging.getLogger("incasem_like.tracking")
 Moved = TypeVar("Moved", RunRecord, PortableRun)
 Renumbered = Mapping[tuple[str, int], int]
 PREDICTION_ID = "prediction_id"
@@ -158,10 +156,7 @@ def _bring_in(
     is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
     renew = partial(_renewed, portable, files, renumbered)
     record = store.get(store.put(portable, portable.id if is_free else None, above, renew))
-    try:
-        upload_missing(record)
-    except StoreError as error:
-        log.warning("Checkpoints of run %s are on this machine only: %s", record.id, error)
+    try_upload(record)
     return record
 
 
