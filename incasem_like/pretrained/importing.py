@@ -21,7 +21,7 @@ from incasem_like.tracking.moving.model_files import delete_run, share
 from incasem_like.tracking.moving.transfer import export_run, import_runs
 from incasem_like.tracking.run_folder import PortableRun, RunFolder
 from incasem_like.tracking.series import max_points
-from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
+from incasem_like.tracking.sessions import Start, describe_session, new_token
 from incasem_like.tracking.values import as_mapping, naive_utc, now
 
 
@@ -202,17 +202,17 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         folder = RunFolder(Path(temporary))
         folder.log.open()
         with contextlib.closing(folder.log):
-            metrics = begin_metrics(folder.log, token, max_points(document["config"]))
+            folder.log.begin(token, max_points(document["config"]))
             for name, metric in run.metrics.items():
                 moments = [naive_utc(moment) for moment in metric.timestamps]
                 points = {"steps": list(metric.steps), "values": list(metric.values), "timestamps": moments}
-                metrics.take({name: points})
-        folder.write("metrics.json", metrics.table.as_documents())
+                folder.log.take({name: points})
+        folder.write("metrics.json", folder.log.table.as_documents())
         sources = folder.write_shared("sources", run.sources.items())
         experiment = {**document["experiment"], "sources": sources}
         began = times["start_time"] or now()
         start = Start(experiment, "train", document["host"], began, document["config"], document["meta"])
-        info = {**document["info"], "summary": metrics.table.summary, "sessions": [describe_session(token, start)]}
+        info = {**document["info"], "summary": folder.log.table.summary, "sessions": [describe_session(token, start)]}
         changed: dict[str, Any] = {**times, "experiment": experiment, "session": token, "info": info, "resources": []}
         folder.write_document({**document, **changed, "artifacts": list(run.artifacts)})
         for name, content in run.artifacts.items():

@@ -39,21 +39,14 @@ def runs_lacking_uploads(store: RunStore) -> list[RunRecord]:
     if files is None:
         return []
     stored = {(copy.run_id, copy.sha256) for copy in files.everything()}
-    suspects = [
-        summary.id
-        for summary in store.summaries()
-        if summary.status != "RUNNING"
-        and any(
-            (summary.id, one.sha256) not in stored and (store.runs_directory / one.path).is_file()
-            for one in summary.checkpoints
-        )
-    ]
-    records = [store.get(run_id) for run_id in suspects]
-    return [
-        record
-        for record in records
-        if any(all(file.seems_here() for file in one.files) for one in missing_uploads(record))
-    ]
+    found = []
+    for run in store.summaries():
+        missing = [one for one in run.checkpoints if (run.id, one.sha256) not in stored and run.status != "RUNNING"]
+        if any((store.runs_directory / one.path).is_file() for one in missing):
+            record = store.get(run.id)
+            if any(all(file.seems_here() for file in one.files) for one in missing_uploads(record)):
+                found.append(record)
+    return found
 
 
 def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
@@ -160,7 +153,11 @@ class CheckpointUploader(threading.Thread):
                         if not self._stopping:
                             self._synchronize(files)
             except Exception as error:  # whatever it is, the training goes on
-                self._complain(error)
+                reason = self._files.reason_of(error, "them")
+                if reason != self._problem and not self._stopping:
+                    self._problem = reason
+                    message = "Checkpoints wait to be uploaded, the training goes on: %s %s."
+                    log.warning(message, self._files.description, reason)
                 with self._condition:  # the end of the run calls for another attempt at once
                     before, seconds = self._finishing, 1.0 if self._finishing else SECONDS_BETWEEN_ATTEMPTS
                     self._condition.wait_for(lambda: self._stopping or self._finishing != before, seconds)  # noqa: B023
@@ -224,34 +221,24 @@ class CheckpointUploader(threading.Thread):
             if is_in:
                 self._inside.add(file.sha256)
 
-    def _complain(self, error: Exception) -> None:
-        """Warn of what is wrong, once until it is repaired or something else is wrong."""
-        reason = self._files.reason_of(error, "them")
-        if reason != self._problem and not self._stopping:
-            self._problem = reason
-            log.warning(
-                "Checkpoints wait to be uploaded, the training goes on: %s %s.", self._files.description, reason
-            )
-
     def _settle(self, seconds: float) -> bool:
         with self._condition:
             return self._condition.wait_for(
                 lambda: self._settled == self._version or self._lost or not self.is_alive(), seconds
             )
 
-    def _left(self) -> int:
-        """Bytes that still have to be sent."""
-        with self._condition:
-            wanted = {file.sha256: file.bytes for one in self._wanted for file in one.files}
-            missing = sum(size for sha256, size in wanted.items() if sha256 not in self._inside)
-            return max(missing - self._sent, 0)
-
     def _watch(self, deadline: float) -> None:
         """Show how far it has come until all is in, nothing moves any more, or the time is up."""
-        left, moved = self._left(), time.monotonic()
+
+        def bytes_left() -> int:
+            with self._condition:
+                missing = {file.sha256: file.bytes for one in self._wanted for file in one.files}
+                return max(sum(size for key, size in missing.items() if key not in self._inside) - self._sent, 0)
+
+        left, moved = bytes_left(), time.monotonic()
         with Progress(f"Uploading checkpoints to {self._files.description}", left, "B") as progress:
             while not self._settle(0.5):
-                before, left = left, self._left()
+                before, left = left, bytes_left()
                 now = time.monotonic()
                 moved = now if left != before else moved
                 progress.advance(before - left)

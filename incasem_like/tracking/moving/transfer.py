@@ -150,8 +150,16 @@ def _parents_first(runs: Sequence[Moved], bring: Callable[[Moved, Renumbered], R
 def _bring_in(
     portable: PortableRun, store: RunStore, files: ModelFiles, keep_id: bool, renumbered: Renumbered
 ) -> RunRecord:
-    """Enter a run into a store of its kind."""
-    _refuse_same(portable, store)
+    """Enter a run into a store of its kind, unless it is there already."""
+    mine = summarize(portable.kind, portable.id, condense({**portable.document, "info": portable.info}))
+    for other in store.summaries():
+        if mine.start_time is None or other.start_time is None or mine.host.get("pid") != other.host.get("pid"):
+            continue
+        if abs(mine.start_time - other.start_time) <= _SAME_MOMENT and mine.hostname == other.hostname:
+            raise InputError(
+                f"Run {portable.id} of {portable.origin} is run {other.id} in {store.description} already: leave "
+                "it, or delete that one first."
+            )
     above = highest_number(store.runs_directory) if kind_named(store.kind).keeps_checkpoints else 0
     is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
     renew = partial(_renewed, portable, files, renumbered)
@@ -162,43 +170,27 @@ def _bring_in(
 
 def _renewed(portable: PortableRun, files: ModelFiles, renumbered: Renumbered, run_id: int) -> Renewed:
     """Renew the ids and paths that a run notes; this also copies its checkpoints."""
-    info = _with_new_ids(portable.info, renumbered)
+
+    def with_new_ids(noted: Mapping[str, Any]) -> dict[str, Any]:  # of the runs that it came from
+        ids = {key: value for key, value in noted.items() if key in KINDS_BY_KEY and isinstance(value, int)}
+        return {**noted, **{key: renumbered.get((KINDS_BY_KEY[key], old), old) for key, old in ids.items()}}
+
+    info = with_new_ids(portable.info)
     if isinstance(parent := info.get("parent"), Mapping):
-        info["parent"] = _with_new_ids(parent, renumbered)
+        info["parent"] = with_new_ids(parent)
         if isinstance(members := parent.get("members"), list):
-            info["parent"]["members"] = [_with_new_ids(member, renumbered) for member in members]
+            info["parent"]["members"] = [with_new_ids(member) for member in members]
     if isinstance(info.get("checkpoints"), list):
         info["checkpoints"] = files.place(run_id, info["checkpoints"])
     if run_id != portable.id:
         info["original_id"] = portable.id
     if "summary" not in info and portable.metrics:
-        table = MetricTable(max_points(portable.config))
-        for name, document in portable.metrics.items():
-            table.put(name, document)
-        info["summary"] = table.summary
+        info["summary"] = MetricTable.from_documents(portable.metrics, max_points(portable.config)).summary
     result = portable.document.get("result")  # of a prediction it has its own id, or that of the one it resumed
     if isinstance(result, Mapping) and isinstance(number := result.get(PREDICTION_ID), int):
         known = {**renumbered, (portable.kind, portable.id): run_id}
         result = {**result, PREDICTION_ID: known.get(("predictions", number), number)}
     return info, result
-
-
-def _with_new_ids(noted: Mapping[str, Any], renumbered: Renumbered) -> dict[str, Any]:
-    """Renew the ids of the runs that a run noted that it came from."""
-    ids = {key: value for key, value in noted.items() if key in KINDS_BY_KEY and isinstance(value, int)}
-    return {**noted, **{key: renumbered.get((KINDS_BY_KEY[key], old), old) for key, old in ids.items()}}
-
-
-def _refuse_same(portable: PortableRun, store: RunStore) -> None:
-    mine = summarize(portable.kind, portable.id, condense({**portable.document, "info": portable.info}))
-    for other in store.summaries():
-        if mine.start_time is None or other.start_time is None or mine.host.get("pid") != other.host.get("pid"):
-            continue
-        if abs(mine.start_time - other.start_time) <= _SAME_MOMENT and mine.hostname == other.hostname:
-            raise InputError(
-                f"Run {portable.id} of {portable.origin} is run {other.id} in {store.description} already: leave "
-                "it, or delete that one first."
-            )
 
 
 def copy_run(

@@ -264,5 +264,6 @@ def errors_of_writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
+            f"{error.filename or folder} cannot be changed ({error.strerror or error}): check its rights and the space "
+            "on its disk."
         ) from None

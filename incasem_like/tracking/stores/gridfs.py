@@ -107,7 +107,11 @@ class CheckpointFiles:
         if _INDEX not in self._chunks.index_information():
             self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
         digest, length = hashlib.sha256(), 0
-        present = self._pieces_present(file_id)
+        # What an earlier upload left counts if it is the first pieces without a gap.
+        present = int(self._chunks.count_documents({"files_id": file_id}))
+        if present and self._chunks.find_one({"files_id": file_id, "n": {"$gte": present}}, {"n": 1}):
+            self._chunks.delete_many({"files_id": file_id})
+            present = 0
         with open(path, "rb") as file:
             for number, piece in enumerate(iter(lambda: file.read(CHUNK_BYTES), b"")):
                 if proceed(len(piece)) is False:
@@ -135,14 +139,6 @@ class CheckpointFiles:
         self._files.update_one({"_id": file_id}, {"$setOnInsert": document}, upsert=True)
         return True
 
-    def _pieces_present(self, file_id: str) -> int:
-        """Count the pieces that an earlier upload left, if they are the first ones without a gap; else clear them."""
-        count = int(self._chunks.count_documents({"files_id": file_id}))
-        if count and self._chunks.find_one({"files_id": file_id, "n": {"$gte": count}}, {"n": 1}):
-            self._chunks.delete_many({"files_id": file_id})
-            return 0
-        return count
-
     def remove(self, ids: Iterable[str]) -> None:
         """Delete files, the entry first, so that no entry is ever without its chunks."""
         for file_id in ids:
@@ -160,10 +156,9 @@ class CheckpointFiles:
     def remove_partial(self, run_id: int) -> int:
         """Delete chunks of a run that broken uploads left, none of which may be at work; return their number."""
         with self.as_store_errors():
-            ids = set(self._chunks.distinct("files_id", _of_run("files_id", run_id)))
-            ids -= {stored.id for stored in self.of_run(run_id)}
-            removed = [self._chunks.delete_many({"files_id": file_id}).deleted_count for file_id in ids]
-        return sum(removed)
+            whole = [stored.id for stored in self.of_run(run_id)]
+            which = {"$and": [_of_run("files_id", run_id), {"files_id": {"$nin": whole}}]}
+            return self._chunks.delete_many(which).deleted_count
 
     def as_store_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the server into ``StoreError``."""
@@ -179,8 +174,5 @@ def _of_run(key: str, run_id: int) -> dict[str, Any]:
 
 
 def _stored_file(found: Mapping[str, Any]) -> StoredFile:
-    metadata = from_bson(found["metadata"])
-    name = str(found["filename"]).rpartition("/")[2]
-    return StoredFile(
-        found["_id"], metadata["run_id"], metadata["sha256"], found["length"], name, dict(metadata.get("entry") or {})
-    )
+    kept, name = from_bson(found["metadata"]), str(found["filename"]).rpartition("/")[2]
+    return StoredFile(found["_id"], kept["run_id"], kept["sha256"], found["length"], name, kept.get("entry") or {})
