@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from incasem_like.disk import copy_whole, whole_folder
 from incasem_like.errors import InputError
@@ -30,8 +30,7 @@ from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.stores.base import RunStore, errors_of_writing
 from incasem_like.tracking.stores.records import RunRecord
 
-Moved = TypeVar("Moved", RunRecord, PortableRun)
-Renumbered = Mapping[tuple[str, int], int]
+Renumbered = dict[tuple[str, int], int]
 PREDICTION_ID = "prediction_id"
 _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
 
@@ -128,29 +127,23 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     runs = [PortableRun(folder) for folder in folders]
     for run in runs:
         run.verify()
-
-    def bring(run: PortableRun, renumbered: Renumbered) -> RunRecord:
-        target = store.sibling(run.kind)
-        return _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
-
-    return _parents_first(runs, bring)
-
-
-def _parents_first(runs: Sequence[Moved], bring: Callable[[Moved, Renumbered], RunRecord]) -> list[RunRecord]:
-    """Bring runs into a store one after the other, each with the new ids of those before it."""
-    renumbered: dict[tuple[str, int], int] = {}
+    renumbered: Renumbered = {}
     records = []
-    for run in sorted(runs, key=lambda run: (KINDS.index(run.kind), run.id)):
-        record = bring(run, renumbered)
-        renumbered[run.kind, run.id] = record.id
-        records.append(record)
+    for run in sorted(runs, key=_generation):
+        target = store.sibling(run.kind)
+        records.append(_bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered))
     return records
+
+
+def _generation(run: PortableRun | RunRecord) -> tuple[int, int]:
+    """Return a key that sorts parents before their children."""
+    return KINDS.index(run.kind), run.id
 
 
 def _bring_in(
     portable: PortableRun, store: RunStore, files: ModelFiles, keep_id: bool, renumbered: Renumbered
 ) -> RunRecord:
-    """Enter a run into a store of its kind, unless it is there already."""
+    """Enter a run into a store of its kind, unless it is there already, and add its new id to those of the others."""
     mine = summarize(portable.kind, portable.id, condense({**portable.document, "info": portable.info}))
     for other in store.summaries():
         if mine.start_time is None or other.start_time is None or mine.host.get("pid") != other.host.get("pid"):
@@ -164,6 +157,7 @@ def _bring_in(
     is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
     renew = partial(_renewed, portable, files, renumbered)
     record = store.get(store.put(portable, portable.id if is_free else None, above, renew))
+    renumbered[portable.kind, portable.id] = record.id
     try_upload(record)
     return record
 
@@ -200,7 +194,7 @@ def copy_run(
 
     Two stores of one runs directory share its checkpoints: they go when the run is deleted from both. If its id is not
     free, or is not to be kept, it gets the store's next one, and its checkpoints a new folder. ``renumbered`` are ids
-    of runs that moved with it, by kind and old id, for what it notes of its parents.
+    of runs that moved with it, by kind and old id, for what it notes of its parents; its own is added.
 
     Raises:
         InputError: The run is still running, or the other store has it already.
@@ -209,7 +203,8 @@ def copy_run(
         folder = Path(temporary)
         with errors_of_writing(folder):
             pull(record, folder)
-        return _bring_in(PortableRun(folder), store, ModelFiles.of_record(record, store), keep_id, renumbered or {})
+        renumbered = {} if renumbered is None else renumbered
+        return _bring_in(PortableRun(folder), store, ModelFiles.of_record(record, store), keep_id, renumbered)
 
 
 def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
@@ -218,9 +213,8 @@ def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool =
     ``store`` is of any kind; parents need not come before children. Returns their records there, parents first. If one
     raises as ``copy_run`` does, those before it are copied.
     """
-    return _parents_first(
-        records,
-        lambda record, renumbered: copy_run(
-            record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered
-        ),
-    )
+    renumbered: Renumbered = {}
+    return [
+        copy_run(record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered)
+        for record in sorted(records, key=_generation)
+    ]

@@ -213,8 +213,6 @@ class Run:
             return
         places = Places(self.id, [self.runs_directory], "", None, "")
         self._uploader.keep([CheckpointRecord.from_entry(entry, places) for entry in entries])
-        if self._uploader.ident is None:
-            self._uploader.start()
 
     def save(self) -> None:
         """Write metrics, info and output on this machine now.
