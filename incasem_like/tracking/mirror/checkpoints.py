@@ -39,7 +39,7 @@ def runs_lacking_uploads(store: RunStore) -> list[RunRecord]:
     files = store.checkpoint_files
     if files is None:
         return []
-    stored = {(copy.run_id, copy.sha256) for copy in files.everything()}
+    stored = {(copy.run_id, copy.sha256) for copy in files.of_run(None)}
     found = []
     for run in store.summaries():
         missing = [one for one in run.checkpoints if (run.id, one.sha256) not in stored and run.status != "RUNNING"]

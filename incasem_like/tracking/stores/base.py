@@ -56,10 +56,6 @@ class RunStore(StoredRuns):
     LONGEST_START = timedelta(hours=1)
 
     @abstractmethod
-    def sibling(self, kind: str) -> RunStore:
-        """Open the runs of another kind that are kept in the same place."""
-
-    @abstractmethod
     def reserve(self, wanted: int | None, id_above: int, session: str | None) -> RunFolder:
         """Take an id for a run that is not in sight before ``publish``.
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from incasem_like.disk import copy_whole, exclusive, is_locked, write_whole
 from incasem_like.errors import InputError, RunNotFoundError
@@ -51,8 +51,8 @@ class FileStore(RunStore):
         super().__init__(kind, runs_directory, description=str(folder))
         self.folder, self.id_above = Path(folder), id_above
 
-    def sibling(self, kind: str) -> FileStore:  # noqa: D102
-        return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
+    def sibling(self, kind: str) -> Self:  # noqa: D102
+        return type(self)(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
 
     def ids(self) -> list[int]:  # noqa: D102
         return sorted(int(name) for name in numbered(self.folder) if (self.folder / name / "run.json").is_file())

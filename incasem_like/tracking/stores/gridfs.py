@@ -56,20 +56,21 @@ class CheckpointFiles:
         finally:
             database.client.close()
 
-    def of_run(self, run_id: int) -> list[StoredFile]:
-        """List the files of a run."""
+    def of_run(self, run_id: int | None) -> list[StoredFile]:
+        """List the files of a run, or of all runs."""
         with self.as_store_errors():
-            return [_stored_file(found) for found in self._files.find(_of_run("_id", run_id))]
+            found = list(self._files.find(_of_run("_id", run_id)))
+        stored = []
+        for file in found:
+            kept, name = from_bson(file["metadata"]), str(file["filename"]).rpartition("/")[2]
+            entry = dict(kept.get("entry") or {})
+            stored.append(StoredFile(file["_id"], kept["run_id"], kept["sha256"], file["length"], name, entry))
+        return stored
 
     def session(self, run_id: int) -> str | None:
         """Return the token of the process that has a run; None where the run is not there or has none."""
         found = self._database["runs"].find_one({"_id": run_id}, {"session": 1}) or {}
         return found.get("session")
-
-    def everything(self) -> list[StoredFile]:
-        """List the files of all runs."""
-        with self.as_store_errors():
-            return [_stored_file(found) for found in self._files.find({"_id": {"$regex": f"^{_SCHEME}"}})]
 
     def read(self, stored: StoredFile) -> Iterator[bytes]:
         """Yield a file's content in chunks; the caller compares the hash."""
@@ -169,10 +170,5 @@ def _prefix(run_id: int) -> str:
     return f"{_SCHEME}{run_id}/"
 
 
-def _of_run(key: str, run_id: int) -> dict[str, Any]:
-    return {key: {"$regex": f"^{_prefix(run_id)}"}}
-
-
-def _stored_file(found: Mapping[str, Any]) -> StoredFile:
-    kept, name = from_bson(found["metadata"]), str(found["filename"]).rpartition("/")[2]
-    return StoredFile(found["_id"], kept["run_id"], kept["sha256"], found["length"], name, kept.get("entry") or {})
+def _of_run(key: str, run_id: int | None) -> dict[str, Any]:
+    return {key: {"$regex": f"^{_SCHEME if run_id is None else _prefix(run_id)}"}}

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import gridfs
 import gridfs.errors
@@ -185,11 +185,11 @@ class MongoStore(RunStore):
     def checkpoint_files(self) -> CheckpointFiles:  # noqa: D102
         return CheckpointFiles(self.database, self.description, self._reconnect)
 
-    def sibling(self, kind: str) -> MongoStore:  # noqa: D102
+    def sibling(self, kind: str) -> Self:  # noqa: D102
         name, reopen = self._databases(kind), self._reconnect
         reconnect = None if reopen is None else lambda: reopen().client[name]
         database = self.database.client[name]
-        return MongoStore(database, kind, self.runs_directory, self.server, reconnect, self._databases)
+        return type(self)(database, kind, self.runs_directory, self.server, reconnect, self._databases)
 
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()

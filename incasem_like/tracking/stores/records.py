@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from incasem_like.errors import CheckpointError, InputError, RunNotFoundError, StoreError
 from incasem_like.terminal import nearest
@@ -263,7 +263,7 @@ class StoredRuns(ABC):
         self._silent: dict[int, object] = {}
 
     @abstractmethod
-    def sibling(self, kind: str) -> StoredRuns:
+    def sibling(self, kind: str) -> Self:
         """Open the runs of another kind that are kept in the same place."""
 
     @abstractmethod
