@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from incasem_like.config.network_sections import UnetModel
 from incasem_like.errors import CheckpointError, InputError
-from incasem_like.networks import build_network, network_geometry
+from incasem_like.networks import build_network, fit_state, network_geometry
 from incasem_like.networks.checkpoints import NETWORK_KEY, OPTIMIZER_KEY
 from incasem_like.networks.unet import centre_crop
 from incasem_like.networks.unet_geometry import UnetLayout, convolution_crop, cropped_size
@@ -229,11 +229,7 @@ def converted(unet: BootstrapperUnet, model: UnetModel) -> nn.Module:
             state |= {f"{layer}.weight": weight / 2, f"{layer}.bias": bias + weight.flatten(1).sum(1) / 2}
     with torch.random.fork_rng(devices=[]):
         network = build_network(model)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip().rstrip(".")
-        raise CheckpointError(f"{unet.path} is not a U-Net of bootstrapper: {reason}; use another.") from None
+    fit_state(network, state, unet.path)
     shape = (1, int(unet.state[FIRST].shape[1]), *network_geometry(model).smallest_input[-unet.dims :])
     maps = torch.from_numpy(np.random.default_rng(0).random(shape))
     expected = original_forward(unet, model, maps if unet.input_names else 2 * maps - 1)

@@ -18,7 +18,7 @@ from torch import nn
 
 from incasem_like.config.network_sections import UnetModel
 from incasem_like.errors import CheckpointError
-from incasem_like.networks import build_network, network_geometry
+from incasem_like.networks import build_network, fit_state, network_geometry
 from incasem_like.pretrained.bootstrapper import check_logits
 
 Array = npt.NDArray[Any]
@@ -110,25 +110,17 @@ def converted(unet: KerasUnet, scale: float, path: Path) -> nn.Module:
         CheckpointError: A tensor has another shape than in such a network, or the values of the converted network
             differ from those of Keras' layers.
     """
-    with torch.device("meta"):
-        network = build_network(unet.model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     state: dict[str, torch.Tensor] = {}
     for name, value in _named(unet):
         # (..., in, out) to (out, in, ...), and for transposed convolutions (..., out, in) to (in, out, ...).
         axes = (value.ndim - 1, value.ndim - 2, *range(value.ndim - 2)) if value.ndim > 1 else (0,)
         state[name] = torch.from_numpy(np.ascontiguousarray(value.transpose(axes), dtype=np.float32))
-        if shapes.get(name) != tuple(state[name].shape):
-            raise CheckpointError(
-                f"{path} is not a U-Net of ExLLSM's blocks: {name} is {tuple(state[name].shape)} instead of "
-                f"{shapes.get(name)}; use another."
-            )
     weight, bias = (f"unet.l_conv.0.conv_pass.0.{kind}" for kind in ("weight", "bias"))
     state[bias] = state[bias] + scale * state[weight].flatten(1).sum(1)
     state[weight] = state[weight] * scale
     with torch.random.fork_rng(devices=[]):
         network = build_network(unet.model)
-    network.load_state_dict(state)
+    fit_state(network, state, path)
     raw = np.random.default_rng(0).random((*network_geometry(unet.model).smallest_input, unet.model.in_channels))
     maps, expected = (
         torch.from_numpy(np.moveaxis(values, -1, 0)[None])

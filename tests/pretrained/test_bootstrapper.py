@@ -218,7 +218,9 @@ def test_damaged_weights_are_refused_and_other_checkpoints_left_to_others(tmp_pa
     state = network("2d_mtlsd").state_dict()
     del state["unet.r_conv.0.0.residual.0.weight"]
     torch.save(state, tmp_path / "incomplete")
-    with pytest.raises(CheckpointError, match="is not a U-Net of bootstrapper"):
+    with pytest.raises(
+        CheckpointError, match=r"another architecture: it lacks unet\.r_conv\.0\.0\.residual\.0\.weight"
+    ):
         imported(tmp_path, tmp_path / "incomplete")
     torch.save({"layer.weight": torch.zeros(2, 1, 3, 3, 3), "layer.bias": torch.zeros(2)}, tmp_path / "other")
     assert read_bootstrapper(read_whole(tmp_path / "other"), tmp_path / "other") is None
