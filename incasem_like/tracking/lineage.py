@@ -226,9 +226,9 @@ class _Gathering:
         nodes = {}
         for key, run in self.runs.items():
             day = run.start_time.astimezone().strftime("%Y-%m-%d") if run.start_time else ""
-            lines = tuple(filter(None, (run.name, f"{run.status} {day}".strip())))
+            brief = tuple(filter(None, (run.name, f"{run.status} {day}".strip())))
             written = tuple(f"wrote {place}" for place in outputs(run))
-            nodes[key] = Node(key, run.kind, f"{singular(run.kind)} {run.id}", lines, written, run.status)
+            nodes[key] = Node(key, run.kind, f"{singular(run.kind)} {run.id}", brief, written, run.status)
         for key in [*(source for source, _ in self.labels), *self.details, *asked]:
             nodes.setdefault(key, _other_node(key))
         for key, lines in self.details.items():

@@ -159,7 +159,7 @@ class CheckpointFiles:
         with self.as_store_errors():
             whole = [stored.id for stored in self.of_run(run_id)]
             which = {"$and": [_of_run("files_id", run_id), {"files_id": {"$nin": whole}}]}
-            return self._chunks.delete_many(which).deleted_count
+            return int(self._chunks.delete_many(which).deleted_count)
 
     def as_store_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the server into ``StoreError``."""

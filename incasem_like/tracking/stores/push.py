@@ -60,7 +60,7 @@ class Mark(NamedTuple):
 
     stride: int
     points: int
-    count: int
+    length: int
 
 
 def artifact_address(database: Database[Any], run_id: int, name: str) -> str:
