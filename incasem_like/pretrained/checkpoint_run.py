@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = Mapping[str, "Tensor"]
+OF_CHECKPOINT = "checkpoint of sha256 "  # begins the identity of a run made of a checkpoint alone
 _DEFAULT_KERNELS = [[3, 3, 3], [3, 3, 3]]
 # The only class in a checkpoint of Lightning is that of its hyperparameters; it is read as a plain dict.
 _LIGHTNING = [
@@ -126,7 +127,7 @@ def run_of_checkpoint(
     check_fits(checkpoint, config)
     file, iteration = checkpoint.path.name, checkpoint.iteration if checkpoint.iteration_known else None
     name = name or (model.name if model is not None else checkpoint.path.stem)
-    identity = f"checkpoint of sha256 {checkpoint.sha256}"
+    identity = f"{OF_CHECKPOINT}{checkpoint.sha256}"
     guessed = [*(f"model.{key}" for key in assumed), "training", "validation", "loss"] if config_file is None else []
     info = {**origin(identity, str(checkpoint.path), run_id), "translation": {"assumed": guessed}}
     tags: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, ConfigError, InputError
-from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits, read_imported
+from incasem_like.pretrained.checkpoint_run import OF_CHECKPOINT, ImportedCheckpoint, check_fits, read_imported
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
 from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.mirror.checkpoints import try_upload
@@ -76,7 +76,8 @@ class Importer:
             return Imported(self._write(run, checkpoint, wanted), run, "imported")
         earlier = present.info.get(ORIGIN) or {}
         is_same_training = bool(earlier) and earlier.get("original_id") == run.id
-        was_alone, is_alone = map(_is_checkpoint_alone, (str(earlier.get("identity")), run.identity))
+        was_alone = str(earlier.get("identity")).startswith(OF_CHECKPOINT)
+        is_alone = run.identity.startswith(OF_CHECKPOINT)
         if is_same_training and checkpoint is not None and is_alone and not present.checkpoints:
             self._complete(present, checkpoint)  # the run's record was imported earlier
             return Imported(present.id, run, "checkpoint")
@@ -93,7 +94,7 @@ class Importer:
 
     def _find_same(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> RunRecord | None:
         """Return the run that an earlier import made; for a checkpoint alone, any run that has it."""
-        sha256 = checkpoint.sha256 if checkpoint is not None and _is_checkpoint_alone(run.identity) else None
+        sha256 = checkpoint.sha256 if checkpoint is not None and run.identity.startswith(OF_CHECKPOINT) else None
         for summary in self.store.summaries():
             if sha256 is not None and any(one.sha256 == sha256 for one in summary.checkpoints):
                 return self.store.get(summary.id)
@@ -254,7 +255,3 @@ def _target(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> Pat
 
 def _has_sha256(path: Path, sha256: str) -> bool:
     return path.is_file() and file_sha256(path) == sha256
-
-
-def _is_checkpoint_alone(identity: str) -> bool:
-    return identity.startswith("checkpoint ")

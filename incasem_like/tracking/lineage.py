@@ -229,8 +229,18 @@ class _Gathering:
             brief = tuple(filter(None, (run.name, f"{run.status} {day}".strip())))
             written = tuple(f"wrote {place}" for place in outputs(run))
             nodes[key] = Node(key, run.kind, f"{singular(run.kind)} {run.id}", brief, written, run.status)
-        for key in [*(source for source, _ in self.labels), *self.details, *asked]:
-            nodes.setdefault(key, _other_node(key))
+        for key in dict.fromkeys([*(source for source, _ in self.labels), *self.details, *asked]):
+            kind, _, place = key.partition(":")
+            if key in nodes:
+                continue
+            if kind == DATA:
+                container, dataset = split_address(place)
+                name = PurePosixPath(container).name or container
+                title = f"{name}/{dataset}" if dataset else name
+                nodes[key] = Node(key, DATA, title, (str(PurePosixPath(container).parent),))
+            else:  # a run that this store does not hold
+                kind, _, run_id = key.partition("/")
+                nodes[key] = Node(key, kind, f"{singular(kind)} {run_id}", ("not in this store",), status=MISSING)
         for key, lines in self.details.items():
             nodes[key] = replace(nodes[key], details=(*nodes[key].details, *lines))
         links = [Link(*ends, ", ".join(filter(None, words))) for ends, words in self.labels.items()]
@@ -302,14 +312,3 @@ def outputs(run: RunSummary) -> list[str]:
     written = result.get("outputs")
     places = [str(PurePosixPath(str(place)).parent) for place in written.values()] if isinstance(written, dict) else []
     return [*places, str(result["address"])] if result.get("address") else places
-
-
-def _other_node(key: str) -> Node:
-    """Data, or a run that this store does not hold."""
-    kind, _, place = key.partition(":")
-    if kind == DATA:
-        container, dataset = split_address(place)
-        name = PurePosixPath(container).name or container
-        return Node(key, DATA, f"{name}/{dataset}" if dataset else name, (str(PurePosixPath(container).parent),))
-    kind, _, run_id = key.partition("/")
-    return Node(key, kind, f"{singular(kind)} {run_id}", ("not in this store",), status=MISSING)

@@ -52,6 +52,7 @@ class RunWriter:
         with self._lock:
             with self._claim(start, _id) as opened:
                 self.opened, self._run = opened, opened.folder
+                self._entry, self._sessions = opened.entry, opened.sessions
                 parts = {"info": self._info(opened.info), "captured_out": opened.output}
                 document = {**opened.entry, "config": start.config, **parts}
                 if self._mirror is not None:
@@ -84,7 +85,7 @@ class RunWriter:
                 if self._mirror is not None:
                     self._mirror.add_artifact(name)
                     self._mirror.ask()
-                self._write_record(artifacts=list(dict.fromkeys([*self._opened.entry["artifacts"], name])))
+                self._write_record(artifacts=list(dict.fromkeys([*self._entry["artifacts"], name])))
 
     def log_metrics(self, metrics_by_name: dict[str, dict[str, Any]], info: dict[str, Any]) -> None:
         """Append new points to ``metrics.jsonl``; make ``metrics.json`` anew when that costs little."""
@@ -117,11 +118,6 @@ class RunWriter:
         if self._mirror is not None:
             self._mirror.settle(seconds)
 
-    @property
-    def _opened(self) -> OpenedRun:
-        assert self.opened is not None
-        return self.opened
-
     def _end(self, stop_time: datetime, **fields: Any) -> None:
         """Write how the run ended, after its metrics; a disk that is too full for those may take it."""
         with self._lock:
@@ -135,15 +131,15 @@ class RunWriter:
 
     def _write_record(self, **fields: Any) -> None:
         """Write the run's own entry, only as long as the run is this process's."""
-        self._opened.entry.update(fields)
+        self._entry.update(fields)
         if self._mirror is not None:
             self._mirror.update(fields)
         else:
             self._check_ours()
-        self._run.write("run.json", self._opened.entry)
+        self._run.write("run.json", self._entry)
 
     def _info(self, noted: dict[str, Any]) -> dict[str, Any]:
-        return {**noted, "sessions": self._opened.sessions, "summary": self._run.log.table.summary}
+        return {**noted, "sessions": self._sessions, "summary": self._run.log.table.summary}
 
     def _write_metrics(self) -> None:
         """Write what Sacred's own readers, and stores that runs are moved to, take the metrics from."""
@@ -159,6 +155,6 @@ class RunWriter:
         if self._mirror is not None:
             return  # the database says so
         found = self._run.read_leniently("run.json")
-        if found and found.get("session") != self._opened.entry["session"]:
+        if found and found.get("session") != self._entry["session"]:
             self._lost = taken_over(self._run.run_id, str(self._run.folder.parent))
             raise self._lost
