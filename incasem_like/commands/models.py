@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +27,6 @@ from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.importing import Imported, Importer
-    from incasem_like.pretrained.manifest import Manifest
     from incasem_like.pretrained.sources import Description, Source
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -72,21 +71,6 @@ def place_options(command: Command) -> Command:
 def models_folder(given: Path | None) -> Path:
     """Return the folder of downloaded models."""
     return absolute(given.expanduser()) if given is not None else default_models_directory()
-
-
-def find_models(manifest: Manifest, words: Iterable[str]) -> list[int]:
-    """Find models by id or name; all of them where none is named.
-
-    Raises:
-        InputError: No published model has that id or name.
-    """
-    names = {model.name: model_id for model_id, model in manifest.models.items()}
-    found = [int(word) if word.isdigit() else names.get(word) for word in words]
-    for model_id, word in zip(found, words, strict=True):
-        if model_id not in manifest.models:
-            known = ", ".join(f"{known} ({model.name})" for known, model in sorted(manifest.models.items()))
-            raise InputError(f"Unknown published model {word}: choose among {known}.")
-    return [model_id for model_id in dict.fromkeys(found) if model_id is not None] or sorted(manifest.models)
 
 
 _FIXATIONS = {"CF": "chemical", "HPF": "high-pressure freezing"}
@@ -177,7 +161,7 @@ def download_models(
     from incasem_like.pretrained.fetching import open_session
 
     listed, folder = read_manifest(manifest), models_folder(models_directory)
-    chosen = find_models(listed, models) if models or not database else []
+    chosen = list(dict.fromkeys(map(listed.find, models))) or ([] if database else sorted(listed.models))
     downloader = Downloader(folder, url or listed.endpoint, open_session(proxy))
     if accept_changed:
         for model_id in chosen:
@@ -294,8 +278,6 @@ def import_models(
             imported = importer.add(run, checkpoint)
             _report_import(imported, importer)
             first, empty = first or imported, False
-        for sentence in sources.skipped(source):
-            print(f"Skipped: {sentence}")
         if empty:
             print(f"{shown_path(source.path)} holds no trainings.")
     if first is not None:

@@ -6,10 +6,10 @@ import io
 import os
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,10 +61,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, truncated, not a checkpoint, or holds more than tensors and plain values.
     """
+    return as_checkpoint(read_content(path), path)
+
+
+def read_content(path: Path, allowed: Sequence[Any] = ()) -> Any:
+    """Read what ``torch.save`` wrote, of tensors and plain values alone, and of the classes ``allowed``.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not a checkpoint, or holds anything else.
+    """
     if not path.is_file():
         raise CheckpointError(f"The checkpoint {path} does not exist: check the path, or name one by its iteration.")
-    with path.open("rb") as file:
-        content = _decode(file, path)
+    with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
+        warnings.simplefilter("ignore")  # warnings about how the file was pickled
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of tensors alone, or it is damaged: use another one."
+            ) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file may cause any error in torch
+            raise CheckpointError(f"{path} is truncated or not a checkpoint file: use another one.") from error
+
+
+def as_checkpoint(content: Any, path: Path) -> Checkpoint:
+    """Find weights and optimizer state in the content of a file; ``CheckpointError`` if it holds no weights."""
     if isinstance(content, Mapping) and NETWORK_KEY in content:
         state, optimizer_state = content[NETWORK_KEY], content.get(OPTIMIZER_KEY)
     else:
@@ -134,21 +157,6 @@ def plain_name(name: str) -> str:
     while name.startswith(WRAPPER_PREFIXES):
         name = name.partition(".")[2]
     return name
-
-
-def _decode(file: BinaryIO, path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings about how the file was pickled
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of tensors alone, or it is damaged: use another one."
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file may cause any error in torch
-        raise CheckpointError(f"{path} is truncated or not a checkpoint file: use another one.") from error
 
 
 def _first_difference(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.nn import functional
 
 from incasem_like.config.network_sections import UnetModel
 from incasem_like.errors import CheckpointError, InputError
-from incasem_like.networks import build_network, network_geometry
+from incasem_like.networks import build_network, fit_state, network_geometry
 from incasem_like.networks.checkpoints import NETWORK_KEY, OPTIMIZER_KEY
 from incasem_like.networks.unet import centre_crop
 from incasem_like.networks.unet_geometry import UnetLayout, convolution_crop, cropped_size
@@ -30,7 +29,7 @@ from incasem_like.networks.unet_geometry import UnetLayout, convolution_crop, cr
 State = Mapping[str, torch.Tensor]
 FIRST, NET_CONFIG = "unet.l_conv.0.conv_pass.0.weight", "net_config.json"
 HEAD = re.compile(r"(lsd|aff)s?_head\.conv_pass\.0\.weight")
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of logits, relative to the largest: float32 against float64
 NEIGHBOURS_2D = [[0, -step, 0][axis:][:2] for step in (1, 9, 27) for axis in (1, 0)]
 NEIGHBOURS_3D = [
     [-1, 0, 0], [0, -1, 0], [0, 0, -1], [-2, 0, 0], [0, -9, 0], [0, 0, -9], [-3, 0, 0], [0, -27, 0], [0, 0, -27]
@@ -56,10 +55,11 @@ class BootstrapperUnet:
     path: Path
 
     @property
-    def heads(self) -> list[str]:
-        """The heads in the order of the channels: descriptors before affinities."""
-        names = [name.partition(".")[0] for name in self.state if HEAD.fullmatch(name)]
-        return sorted(names, key=lambda name: not name.startswith("lsd"))
+    def heads(self) -> dict[str, int]:
+        """Channels of each head, in their order: descriptors before affinities."""
+        names = [name for name in self.state if HEAD.fullmatch(name)]
+        names.sort(key=lambda name: not name.startswith("lsd"))
+        return {name.partition(".")[0]: int(self.state[name].shape[0]) for name in names}
 
     @property
     def dims(self) -> int:
@@ -70,11 +70,6 @@ class BootstrapperUnet:
     def decoders(self) -> int:
         """Number of decoders: 1 for all heads, or one for each."""
         return 1 + max(int(found[1]) for name in self.state if (found := re.match(r"unet\.r_conv\.(\d+)\.", name)))
-
-    @property
-    def channels(self) -> int:
-        """Number of output channels."""
-        return sum(int(self.state[f"{head}.conv_pass.0.weight"].shape[0]) for head in self.heads)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -94,40 +89,16 @@ class BootstrapperUnet:
             )
         return names
 
-    def model(self) -> dict[str, Any]:
-        """Return the options of the same network here.
-
-        Raises:
-            CheckpointError: A tensor of a U-Net is missing.
-        """
-        state = self.state
-        levels = len({name.split(".")[2] for name in state if name.startswith("unet.l_conv.")}) - 1
-        try:
-            first, second = (state[f"unet.l_conv.{level}.conv_pass.0.weight"] for level in (0, 1))
-            last = state["unet.r_conv.0.0.conv_pass.0.weight"]
-            down = [self._kernels(f"unet.l_conv.{level}") for level in range(levels + 1)]
-            up = [self._kernels(f"unet.r_conv.0.{level}") for level in range(levels)]
-        except KeyError as error:
-            raise CheckpointError(f"{self.path} is not a complete U-Net: it lacks {error}; use another.") from None
-        factors = self.described.get("downsample_factors") or [[1, 2, 2][-self.dims :]] * levels
-        channels = [int(state[f"{head}.conv_pass.0.weight"].shape[0]) for head in self.heads]
-        reads = bool(self.input_names)
-        return {
-            "type": "Unet",
-            **({"adjacent_sections": int(first.shape[1])} if self.dims == 2 else {}),
-            **({"in_channels": int(first.shape[1])} if reads else {}),
-            "num_fmaps": int(first.shape[0]),
-            "fmap_inc_factor": int(second.shape[0]) // int(first.shape[0]),
-            "num_fmaps_last": int(last.shape[0]) if last.shape[0] != first.shape[0] else None,
-            "downsample_factors": [list(factor) for factor in factors],
-            "kernel_size_down": down,
-            "kernel_size_up": up,
-            "residual": "linear",
-            "upsample_mode": "linear",
-            "final_kernel_size": 1,
-            "decoder_channels": channels if self.decoders > 1 else None,
-            "initialization": "he_normal",
-        }
+    def kernels(self, block: str) -> list[list[int]]:
+        """Return the sizes of a block's convolutions, in their order; ``CheckpointError`` if it lacks the first."""
+        if f"{block}.conv_pass.0.weight" not in self.state:
+            raise CheckpointError(f"{self.path} is not a complete U-Net: it lacks {block}; use another.")
+        found = sorted(
+            (int(name.split(".")[-2]), list(tensor.shape[2:]))
+            for name, tensor in self.state.items()
+            if name.startswith(f"{block}.conv_pass.") and name.endswith(".weight")
+        )
+        return [kernel for _, kernel in found]
 
     def values(self, sigma: float | None) -> dict[str, Any]:
         """Return the sections of a training configuration: the network, what it reads and what it learns.
@@ -137,22 +108,47 @@ class BootstrapperUnet:
 
         Raises:
             InputError: Sigma, or the offsets of affinities, are needed and not known.
+            CheckpointError: A block of the U-Net is missing.
         """
-        dims = f"{self.dims}d"
-        heads = {
-            head: (f"{dims}_{head[:3]}s", int(self.state[f"{head}.conv_pass.0.weight"].shape[0])) for head in self.heads
-        }
-        outputs = self.described.get("outputs") or {}
-        targets = [self._target(name, channels, outputs.get(name), sigma) for name, channels in heads.values()]
-        described, reads, left = self.described.get("inputs") or {}, [], int(self.state[FIRST].shape[1])
+        levels = len({name.split(".")[2] for name in self.state if name.startswith("unet.l_conv.")}) - 1
+        down = [self.kernels(f"unet.l_conv.{level}") for level in range(levels + 1)]
+        up = [self.kernels(f"unet.r_conv.0.{level}") for level in range(levels)]
+        first, second, last = (
+            self.state[f"unet.{block}.conv_pass.0.weight"].shape for block in ("l_conv.0", "l_conv.1", "r_conv.0.0")
+        )
+        factors = self.described.get("downsample_factors") or [[1, 2, 2][-self.dims :]] * levels
+        described, reads, left = self.described.get("inputs") or {}, [], int(first[1])
         for name in self.input_names:
             own = LSD_CHANNELS[name[:2]] if "lsd" in name else described.get(name, {}).get("dims", left)
             reads.append(self._target(name, int(own), described.get(name), sigma))
             left -= int(own)
-        training: dict[str, Any] = {"augmentation": {"simple": None, "elastic": None}}
-        if reads:
-            training["synthetic"] = {"input": reads}
-        return {"targets": targets, "model": self.model(), "training": training}
+        heads = [(f"{self.dims}d_{head[:3]}s", channels) for head, channels in self.heads.items()]
+        outputs = self.described.get("outputs") or {}
+        model = {
+            "type": "Unet",
+            **({"adjacent_sections": int(first[1])} if self.dims == 2 else {}),
+            **({"in_channels": int(first[1])} if reads else {}),
+            "num_fmaps": int(first[0]),
+            "num_fmaps_out": sum(self.heads.values()),
+            "fmap_inc_factor": int(second[0]) // int(first[0]),
+            "num_fmaps_last": int(last[0]) if last[0] != first[0] else None,
+            "downsample_factors": [list(factor) for factor in factors],
+            "kernel_size_down": down,
+            "kernel_size_up": up,
+            "residual": "linear",
+            "upsample_mode": "linear",
+            "final_kernel_size": 1,
+            "decoder_channels": list(self.heads.values()) if self.decoders > 1 else None,
+            "initialization": "he_normal",
+        }
+        return {
+            "model": model,
+            "targets": [self._target(name, channels, outputs.get(name), sigma) for name, channels in heads],
+            "training": {
+                "augmentation": {"simple": None, "elastic": None},
+                **({"synthetic": {"input": reads}} if reads else {}),
+            },
+        }
 
     def _target(
         self, name: str, channels: int, described: Mapping[str, Any] | None, sigma: float | None
@@ -177,41 +173,30 @@ class BootstrapperUnet:
             )
         return {"type": "affinities", "offsets": offsets, "loss": "mse"}
 
-    def _kernels(self, block: str) -> list[list[int]]:
-        found = sorted(
-            (int(name.split(".")[-2]), list(tensor.shape[2:]))
-            for name, tensor in self.state.items()
-            if name.startswith(f"{block}.conv_pass.") and name.endswith(".weight")
-        )
-        if not found:
-            raise KeyError(f"{block}.conv_pass.0.weight")
-        return [kernel for _, kernel in found]
 
-
-def read_bootstrapper(path: Path, net_config: Path | None = None) -> BootstrapperUnet | None:
-    """Read a checkpoint of bootstrapper, plain or of Lightning; None if it is another file.
+def read_bootstrapper(content: Any, path: Path, net_config: Path | None = None) -> BootstrapperUnet | None:
+    """Take the content of a checkpoint for one of bootstrapper, plain or of Lightning; None if it is another's.
 
     Args:
+        content: What ``read_whole`` read.
         path: The file.
         net_config: Its ``net_config.json``; by default the one beside it, if there is one.
 
     Raises:
         InputError: ``net_config`` cannot be read.
     """
-    content = _content(path)
     if not isinstance(content, Mapping):
         return None
     state = next((content[key] for key in ("state_dict", NETWORK_KEY) if key in content), content)
-    first = next((str(name) for name in state if str(name).endswith(FIRST)), None) if isinstance(state, Mapping) else ""
-    if not first:
+    names = [str(name) for name in state] if isinstance(state, Mapping) else []
+    prefix = next((name.removesuffix(FIRST) for name in names if name.endswith(FIRST)), None)
+    if prefix is None:
         return None
-    prefix = first.removesuffix(FIRST)
     tensors = {name.removeprefix(prefix): value for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not any(HEAD.fullmatch(name) for name in tensors):
         return None
     optimizers = [*(content.get("optimizer_states") or ()), content.get(OPTIMIZER_KEY) or {}]
     steps = [int(one["step"]) for each in optimizers for one in (each.get("state") or {}).values() if "step" in one]
-    iteration = content.get("global_step") or max(steps, default=None)
     file = net_config or path.with_name(NET_CONFIG)
     described: Any = {}
     if net_config is not None or file.exists():
@@ -221,26 +206,7 @@ def read_bootstrapper(path: Path, net_config: Path | None = None) -> Bootstrappe
                 raise ValueError("it is not an object")
         except (OSError, ValueError) as error:
             raise InputError(f"{file} is not the {NET_CONFIG} of a network ({error}): correct it.") from None
-    return BootstrapperUnet(tensors, iteration, described, path)
-
-
-def _content(path: Path) -> Any:
-    """Return what a file holds, of tensors and plain values; None if it holds something else."""
-    # The only class in a checkpoint of Lightning is that of its hyperparameters; it is read as a plain dict.
-    modules = (
-        "lightning_fabric.utilities.data",
-        "lightning.fabric.utilities.data",
-        "pytorch_lightning.utilities.parsing",
-    )
-    allowed: list[Any] = [(dict, f"{module}.AttributeDict") for module in modules]
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception:  # any other file; whoever reads it next says what is wrong
-        return None
+    return BootstrapperUnet(tensors, content.get("global_step") or max(steps, default=None), described, path)
 
 
 def converted(unet: BootstrapperUnet, model: UnetModel) -> nn.Module:
@@ -263,27 +229,36 @@ def converted(unet: BootstrapperUnet, model: UnetModel) -> nn.Module:
             state |= {f"{layer}.weight": weight / 2, f"{layer}.bias": bias + weight.flatten(1).sum(1) / 2}
     with torch.random.fork_rng(devices=[]):
         network = build_network(model)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip().rstrip(".")
-        raise CheckpointError(f"{unet.path} is not a U-Net of bootstrapper: {reason}; use another.") from None
-    _check_values(unet, network.eval(), model)
+    fit_state(network, state, unet.path)
+    shape = (1, int(unet.state[FIRST].shape[1]), *network_geometry(model).smallest_input[-unet.dims :])
+    maps = torch.from_numpy(np.random.default_rng(0).random(shape))
+    expected = original_forward(unet, model, maps if unet.input_names else 2 * maps - 1)
+    check_logits(unet.path, network, 2 * maps - 1, expected, "its layers", "")
     return network
 
 
-def _check_values(unet: BootstrapperUnet, network: nn.Module, model: UnetModel) -> None:
-    size, channels = network_geometry(model).smallest_input, int(unet.state[FIRST].shape[1])
-    maps = torch.from_numpy(np.random.default_rng(0).random((1, channels, *size[-unet.dims :])))
-    read = maps if unet.input_names else 2 * maps - 1
-    expected = original_forward(unet, model, read)
+def check_logits(
+    path: Path, network: nn.Module, maps: torch.Tensor, expected: torch.Tensor, whose: str, remedy: str
+) -> None:
+    """Check that a converted network gives the logits of the original layers, up to float32's accuracy.
+
+    Args:
+        path: The file, for messages.
+        network: The converted network.
+        maps: Its input, (b, channels, ...).
+        expected: The logits that it has to give, (b, channels, ...), in float64.
+        whose: What they were computed from, for messages.
+        remedy: What else to check, for messages.
+
+    Raises:
+        CheckpointError: It gives others.
+    """
     with torch.inference_mode():
-        found = network((2 * maps - 1).float()).double()
-    difference = float((found - expected).abs().max())
+        difference = float((network.eval()(maps.float()).double() - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise CheckpointError(
-            f"{unet.path} cannot be converted: the logits differ from those of its layers by {difference:.3g}; check "
-            "that its weights are finite."
+            f"{path} cannot be converted: the logits differ from those of {whose} by {difference:.3g}; check that its "
+            f"weights are finite{remedy}."
         )
 
 

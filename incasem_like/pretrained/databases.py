@@ -16,13 +16,13 @@ import contextlib
 import gzip
 import hashlib
 import json
+import logging
 import re
 import shutil
 import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -37,8 +37,9 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun, blank_document, origin, translated
 from incasem_like.tracking.model.summaries import unpickled
 from incasem_like.tracking.series import Metric
-from incasem_like.tracking.values import plain, utc_moment, without_credentials
+from incasem_like.tracking.values import as_mapping, plain, utc_moment, without_credentials
 
+log = logging.getLogger("incasem_like.pretrained")
 MAGIC = (0x8199E26D).to_bytes(4, "little")
 TERMINATOR = b"\xff\xff\xff\xff"
 RUNS, METRICS, FILES, CHUNKS = COLLECTIONS = ("runs", "metrics", "fs.files", "fs.chunks")
@@ -47,7 +48,6 @@ LEDGER = "ledger.json"
 # Dates beyond Python's range become the last date in range, so that no run is refused for them.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_CLAMP)
 _SIZES = range(5, 48 << 20)  # of documents; MongoDB's limit is 16 MiB, and three times that means damage
-_COLUMNS = ("steps", "values", "timestamps")
 _NAME_AND_ID = re.compile(r"(?P<name>.*?)_?(?P<id>\d+)$")
 Namespace = tuple[str, str]  # database, collection
 
@@ -68,28 +68,12 @@ def is_dump_folder(path: Path) -> bool:
 
 def is_mock_db(path: Path) -> bool:
     """Return whether a path is a ``mock_db`` folder, its ledger, or one of its files."""
-    return (path / LEDGER).is_file() or path.name == LEDGER or id_in_name(path) is not None
+    return (path / LEDGER).is_file() or path.name == LEDGER or _id_in_name(path) is not None
 
 
 @contextlib.contextmanager
 def open_database(path: Path, database: str | None = None) -> Iterator[DumpedRuns | MockDb]:
-    """Open any database; see ``open_dump`` and ``read_mock_db``."""
-    if is_mock_db(path):
-        yield read_mock_db(path)
-        return
-    with open_dump(path, database) as runs:
-        yield runs
-
-
-def read_prelude(path: Path) -> list[Namespace]:
-    """Return the collections that the header of an archive lists; ``DataError`` if it is none, or is damaged."""
-    with _decompressed(path) as stream, _damage(f"The archive {path}"):
-        return _prelude(_pieces(stream, path))
-
-
-@contextlib.contextmanager
-def open_dump(path: Path, database: str | None = None) -> Iterator[DumpedRuns]:
-    """Open a dump: an archive (perhaps compressed), or a folder of ``.bson`` or ``.bson.gz`` files of databases.
+    """Open a ``mock_db`` or a dump: an archive (perhaps compressed), or a folder of ``.bson`` or ``.bson.gz`` files.
 
     Without ``database`` the one that holds runs is taken.
 
@@ -97,22 +81,30 @@ def open_dump(path: Path, database: str | None = None) -> Iterator[DumpedRuns]:
         DataError: It is damaged, or not a dump.
         InputError: It holds no runs, or several databases with runs and none is named.
     """
+    if is_mock_db(path):
+        yield MockDb(path)
+        return
     with tempfile.TemporaryDirectory(prefix="incasem-dump-") as temporary:
         folder = Path(temporary)
         if path.is_dir():
             found = {child.name: child for child in _database_folders(path)}
             name = _choose(path, found, database)
-            for source in (found[name] / f"{each}.bson{end}" for each in COLLECTIONS for end in (".gz", "")):
-                target = folder / source.name.removesuffix(".gz")
-                if source.is_file() and source.suffix == ".bson":
-                    target.unlink(missing_ok=True)
-                    target.symlink_to(source.absolute())
-                elif source.is_file():
-                    with _damage(str(source)), _decompressed(source) as stream, open(target, "wb") as file:
+            for target in (folder / f"{collection}.bson" for collection in COLLECTIONS):
+                plain_file, zipped = found[name] / target.name, found[name] / f"{target.name}.gz"
+                if plain_file.is_file():
+                    target.symlink_to(plain_file.absolute())
+                elif zipped.is_file():
+                    with _damage(str(zipped)), _decompressed(zipped) as stream, open(target, "wb") as file:
                         shutil.copyfileobj(stream, file)
         else:
             name = _unpack(path, database, folder)
         yield DumpedRuns(path, name, folder)
+
+
+def check_archive(path: Path) -> None:
+    """Check that a file begins as a whole archive does; ``DataError`` if it is none, or is damaged there."""
+    with _decompressed(path) as stream, _damage(f"The archive {path}"):
+        _prelude(_pieces(stream, path))
 
 
 class DumpedRuns:
@@ -131,29 +123,30 @@ class DumpedRuns:
 
     def runs(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
         """Yield the runs; all if none are named."""
-        for run, _ in self._documents(RUNS):
-            if type(run.get("_id")) is int and (wanted is None or run["_id"] in wanted):
-                yield self._translated(run)
+        numbered = (run for run, _ in self._documents(RUNS) if type(run.get("_id")) is int)
+        return (self._translated(run) for run in numbered if wanted is None or run["_id"] in wanted)
 
     def _translated(self, run: Mapping[str, Any]) -> ForeignRun:
         run_id, status, heartbeat = int(run["_id"]), str(run.get("status")), utc_moment(run.get("heartbeat"))
         config, noted, problem = translated(
             run.get("config") or {}, f"in the configuration of run {run_id} of {self.source}"
         )
-        meta, experiment = unpickled(run.get("meta") or {}), dict(unpickled(run.get("experiment") or {}))
+        meta, experiment, host, noted_there = (
+            as_mapping(unpickled(run.get(key) or {})) for key in ("meta", "experiment", "host", "info")
+        )
         artifacts, sources, missing = self._files_of(run)
         start = utc_moment(run.get("start_time"))
         # dumps made at different times contain the same run
         identity = f"sacred run {run_id} of {start.isoformat() if start else 'unknown time'}"
-        info = {key: value for key, value in unpickled(run.get("info") or {}).items() if key != "metrics"}
+        info = {key: value for key, value in noted_there.items() if key != "metrics"}
         info |= noted | origin(identity, str(self.source), run_id)
         if missing:
             info[ORIGIN]["files_not_in_dump"] = missing
         ended = status not in ("RUNNING", "QUEUED", "None")  # a run in a dump is not active
         document = {
-            "experiment": experiment,
+            "experiment": dict(experiment),
             "command": str(run.get("command") or "train"),
-            "host": unpickled(run.get("host") or {}),
+            "host": host,
             "meta": meta,
             "status": status if ended else "KILLED",
             "start_time": start,
@@ -166,18 +159,10 @@ class DumpedRuns:
             "fail_trace": [str(line) for line in run.get("fail_trace") or ()],
             "omniboard": run.get("omniboard"),
         }
-        metrics = map(_metric, self._find(METRICS, "run_id", run_id))
-        return ForeignRun(
-            run_id,
-            str((meta.get("options") or {}).get("--name") or experiment.get("name") or f"run {run_id}"),
-            identity,
-            {key: v if isinstance(v, datetime) else without_credentials(plain(v)) for key, v in document.items()},
-            {metric.name: metric for metric in metrics},
-            artifacts,
-            sources,
-            problem,
-            tuple(missing),
-        )
+        document = {key: v if isinstance(v, datetime) else without_credentials(plain(v)) for key, v in document.items()}
+        metrics = {metric.name: metric for metric in map(_metric, self._find(METRICS, "run_id", run_id))}
+        name = str((meta.get("options") or {}).get("--name") or experiment.get("name") or f"run {run_id}")
+        return ForeignRun(run_id, name, identity, document, metrics, artifacts, sources, problem, tuple(missing))
 
     def _files_of(self, run: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, bytes], list[str]]:
         """Return a run's artifacts, including its original record, its sources, and the names of incomplete files."""
@@ -323,80 +308,65 @@ def _choose(path: Path, found: Iterable[str], database: str | None) -> str:
 
 def _metric(document: Mapping[str, Any]) -> Metric:
     """Read a metric; points that are not numeric are left out."""
-    points = []
-    for step, value, moment in zip(*(document.get(key) or () for key in _COLUMNS), strict=False):
-        number, time = unpickled(value), utc_moment(moment)
-        if isinstance(number, (int, float)) and isinstance(step, (int, float)) and time is not None:
-            points.append((int(step), float(number), time))
-    steps, values, moments = zip(*points, strict=True) if points else ((), (), ())
-    return Metric(str(document.get("name")), tuple(steps), tuple(values), tuple(moments))
+    rows = zip(*(document.get(key) or () for key in ("steps", "values", "timestamps")), strict=False)
+    read = [(step, unpickled(value), utc_moment(moment)) for step, value, moment in rows]
+    points = [
+        (int(step), float(value), moment)
+        for step, value, moment in read
+        if isinstance(value, (int, float)) and isinstance(step, (int, float)) and moment is not None
+    ]
+    return Metric(str(document.get("name")), *(zip(*points, strict=True) if points else ((), (), ())))
 
 
-@dataclass(frozen=True)
 class MockDb:
-    """A ledger: the JSON of each run, by id, and the ids in the ledger whose file is missing."""
+    """The JSON configurations of a ledger, or a single one: trainings and predictions, by id.
 
-    files: dict[int, Path]
-    missing: tuple[int, ...] = ()
+    Raises:
+        InputError: It is not a ledger of runs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if run_id := _id_in_name(path):
+            self.files = {run_id: path}
+            return
+        ledger = path / LEDGER if path.is_dir() else path
+        entries = parse_json(read_text(ledger, "The ledger"), str(ledger))
+        if not isinstance(entries, Mapping) or not all(
+            str(key).isdigit() and isinstance(name, str) and name for key, name in entries.items()
+        ):
+            raise InputError(f'{ledger} is not a ledger of runs: it must have the form {{"1841": "er_1841.json"}}.')
+        self.files = {number: ledger.parent / entries[str(number)] for number in sorted(map(int, entries))}
 
     def ids(self) -> list[int]:
-        """Return the ids of the files, of trainings and predictions."""
-        return list(self.files)
+        """Return the ids of the files that are there."""
+        return [run_id for run_id, path in self.files.items() if path.is_file()]
 
     def runs(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
-        """Yield the trainings; all if none are named; errors as for ``read_run``."""
+        """Yield the trainings, of all ids if none are named; warn of predictions and missing files.
+
+        Raises:
+            InputError: A file is not the configuration of a training.
+        """
         for run_id, path in self.files.items():
-            if (wanted is None or run_id in wanted) and prediction_of(path, run_id) is None:
-                yield read_run(path, run_id)
-
-    def skipped(self) -> list[str]:
-        """Return a sentence for each run that ``runs`` leaves out."""
-        return [
-            *(f"The file of run {number} is missing." for number in self.missing),
-            *(
-                f"Run {number} is a prediction with run {training}, and only its settings are left."
-                for number, path in self.files.items()
-                if (training := prediction_of(path, number))
-            ),
-        ]
-
-
-def read_mock_db(path: Path) -> MockDb:
-    """Read the ledger of a folder, the ledger itself, or one of its files; ``InputError`` if it is not one."""
-    if run_id := id_in_name(path):
-        return MockDb({run_id: path})
-    ledger = path / LEDGER if path.is_dir() else path
-    entries = parse_json(read_text(ledger, "The ledger"), str(ledger))
-    if not isinstance(entries, Mapping) or not all(
-        str(key).isdigit() and isinstance(name, str) and name for key, name in entries.items()
-    ):
-        raise InputError(f'{ledger} is not a ledger of runs: it must have the form {{"1841": "er_1841.json"}}.')
-    files = {int(key): ledger.parent / name for key, name in sorted(entries.items(), key=lambda entry: int(entry[0]))}
-    present = {run_id: file for run_id, file in files.items() if file.is_file()}
-    return MockDb(present, tuple(run_id for run_id in files if run_id not in present))
+            if wanted is not None and run_id not in wanted:
+                continue
+            if not path.is_file():
+                log.warning("Run %s is left out: its file %s is missing.", run_id, path.name)
+                continue
+            original = parse_json(read_text(path, "The run"), str(path))
+            sections = [as_mapping(original).get(name) for name in ("prediction", "model", "training")]
+            used = str(as_mapping(sections[0]).get("run_id_training"))
+            if used.isdigit() and int(used) != run_id:  # those of trainings refer to themselves
+                log.warning("Run %s is left out: it is a prediction with run %s.", run_id, used)
+                continue
+            if not all(isinstance(section, Mapping) for section in sections[1:]):
+                raise InputError(
+                    f"{path} is not a configuration of a training (no 'training' and 'model'): name another file."
+                )
+            yield _configured_run(original, path, run_id)
 
 
-def id_in_name(path: Path) -> int | None:
-    """Read the id of a run from the name of its JSON, ``er_1841.json``; None for any other file."""
-    found = _NAME_AND_ID.match(path.stem)
-    return int(found["id"]) if found is not None and path.suffix == ".json" else None
-
-
-def prediction_of(path: Path, run_id: int) -> int | None:
-    """Return the training that a prediction was made with, None for a training; both are in one ledger.
-
-    The published trainings contain the settings of a prediction too, which refers to themselves.
-    """
-    prediction = _read_json(path).get("prediction")
-    used = str(prediction.get("run_id_training")) if isinstance(prediction, Mapping) else ""
-    return int(used) if used.isdigit() and int(used) != run_id else None
-
-
-def read_run(path: Path, run_id: int) -> ForeignRun:
-    """Read the JSON of a training; ``InputError`` if it is not the configuration of one."""
-    original = _read_json(path)
-    if not isinstance(original.get("model"), Mapping) or not isinstance(original.get("training"), Mapping):
-        raise InputError(f"{path} is not a configuration of a training (no 'training' and 'model'): name another file.")
+def _configured_run(original: Mapping[str, Any], path: Path, run_id: int) -> ForeignRun:
     config, noted, problem = translated(original, f"in {path}")
     found = _NAME_AND_ID.match(path.stem)
     name = str(original.get("name") or (found["name"] if found else "") or path.stem)
@@ -407,8 +377,7 @@ def read_run(path: Path, run_id: int) -> ForeignRun:
     return ForeignRun(run_id, name, identity, document, problem=problem)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    content = parse_json(read_text(path, "The run"), str(path))
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a configuration of a training: name another file.")
-    return content
+def _id_in_name(path: Path) -> int | None:
+    """Read the id of a run from the name of its JSON, ``er_1841.json``; None for any other file."""
+    found = _NAME_AND_ID.match(path.stem)
+    return int(found["id"]) if found is not None and path.suffix == ".json" else None

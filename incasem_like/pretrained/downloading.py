@@ -10,8 +10,8 @@ from typing import Literal
 from requests import Session
 
 from incasem_like.errors import DownloadError, IncasemError
-from incasem_like.pretrained.checkpoint_run import read_whole
-from incasem_like.pretrained.databases import read_prelude
+from incasem_like.pretrained.checkpoint_run import read_imported
+from incasem_like.pretrained.databases import check_archive
 from incasem_like.pretrained.fetching import MissingFileError, base_url, fetched, file_url, list_objects, shown_url
 from incasem_like.pretrained.manifest import CHECKPOINT_FOLDER, DownloadLog, PublishedFile, PublishedModel, file_prefix
 from incasem_like.tracking.model.cache import file_sha256
@@ -48,7 +48,7 @@ class Downloader:
         """Download a model's checkpoint, by its name or, if that is missing, by its id; errors as for ``file``."""
         folder = self.models_directory / CHECKPOINT_FOLDER
         try:
-            return self.file(model, folder / model.file, read_whole)
+            return self.file(model, folder / model.file, read_imported)
         except MissingFileError as missing:
             prefix = f"{model.key.rpartition('/')[0]}/{file_prefix(model_id)}".lstrip("/")
             try:
@@ -56,11 +56,11 @@ class Downloader:
             except (DownloadError, ValueError):  # no listing; or none, or several of that id
                 raise missing from None
             renamed = model.model_copy(update={"key": found.key, "file": found.key.rpartition("/")[2]})
-            return self.file(renamed, folder / renamed.file, read_whole)
+            return self.file(renamed, folder / renamed.file, read_imported)
 
     def database(self, database: PublishedFile) -> Downloaded:
         """Download the archive of the training runs; errors as for ``file``."""
-        return self.file(database, self.models_directory / database.file, read_prelude)
+        return self.file(database, self.models_directory / database.file, check_archive)
 
     def file(self, published: PublishedFile, target: Path, check: Check) -> Downloaded:
         """Download a file unless it exists; ``check`` raises an ``IncasemError`` if one cannot be used.

@@ -128,37 +128,16 @@ class Origin:
 
     Attributes:
         url: URL without credentials or query.
-        validator: Strong ETag, else Last-Modified, of that version of the file; None if the download cannot be
-            resumed, since the server gives neither, or no length.
+        version: Strong ETag, else date, of that version of the file; None if the download cannot be resumed, since the
+            server gives neither, or no length.
         total: Length of the whole file in bytes, or None.
         md5: MD5 of the whole file, in hexadecimal, if the server gives it.
     """
 
     url: str
-    validator: str | None
+    version: str | None
     total: int | None
     md5: str | None
-
-    @classmethod
-    def of(cls, response: Response, url: str) -> Origin:
-        """Read the origin from the headers of a response that carries the whole file.
-
-        S3's ETag is the MD5 of a file that was uploaded in one part; other servers' ETags have no defined meaning.
-        """
-        headers = response.headers
-        length = headers.get("Content-Length", "")
-        if not length.isdigit() or headers.get("Content-Encoding", "identity") != "identity":
-            return cls(shown_url(url), None, None, None)
-        tag = headers.get("ETag", "").strip('"') if "x-amz-request-id" in headers else ""
-        return cls(shown_url(url), validator(headers), int(length), tag if _MD5.fullmatch(tag) else None)
-
-
-def validator(headers: Mapping[str, str]) -> str | None:
-    """Return what identifies a version of a file: its strong ETag, else its date, else None."""
-    etag = headers.get("ETag")
-    if etag is not None and not etag.startswith("W/"):  # a weak one promises the same meaning, not the same bytes
-        return str(etag)
-    return headers.get("Last-Modified")
 
 
 @contextlib.contextmanager
@@ -188,10 +167,11 @@ def fetched(
         origin = _fetch(url, file, note, session, None if listed else target.name)
         try:
             md5 = listed.md5 if listed is not None and listed.md5 else origin.md5
-            size, found = part.stat().st_size, _md5(part) if md5 else None
-            if size != (listed.size if listed is not None else size) or found != md5:
-                had = f"MD5 {found[:12]}…, the server has {md5[:12]}…" if found and md5 else f"{size} bytes"
-                raise DownloadError(f"{shown_url(url)} was damaged on the way ({had}): run the same command again.")
+            if not holds(part, StoredObject("", listed.size if listed else part.stat().st_size, md5)):
+                raise DownloadError(
+                    f"{shown_url(url)} was damaged on the way (its size or MD5 is not the server's): run the same "
+                    "command again."
+                )
             yield part, origin
         except IncasemError:
             part.unlink(missing_ok=True)
@@ -204,12 +184,11 @@ def fetched(
 
 def holds(path: Path, listed: StoredObject) -> bool:
     """Return whether a file has the length and the MD5 of an object in a listing."""
-    return path.is_file() and path.stat().st_size == listed.size and (not listed.md5 or listed.md5 == _md5(path))
-
-
-def _md5(path: Path) -> str:
+    if not path.is_file() or path.stat().st_size != listed.size:
+        return False
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        md5 = listed.md5 and hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return md5 == listed.md5
 
 
 def _fetch(url: str, file: IO[bytes], note: Path, session: Session, name: str | None) -> Origin:
@@ -219,7 +198,7 @@ def _fetch(url: str, file: IO[bytes], note: Path, session: Session, name: str | 
         origin = Origin(**json.loads(note.read_text(encoding="utf-8")))
     failures, furthest, pause = -1, 0, 0.0
     while True:
-        if origin is None or origin.validator is None or origin.url != shown_url(url):
+        if origin is None or origin.version is None or origin.url != shown_url(url):
             file.truncate(0)
             origin = None
         reached = os.fstat(file.fileno()).st_size
@@ -233,45 +212,40 @@ def _fetch(url: str, file: IO[bytes], note: Path, session: Session, name: str | 
             )
         time.sleep(pause)
         pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
-        with _requested(url, session, origin, reached) as response:
+        headers = {"Accept-Encoding": "identity"}
+        if reached and origin is not None:
+            headers |= {"Range": f"bytes={reached}-", "If-Range": str(origin.version)}
+        with _requested(url, session, headers) as response, contextlib.suppress(exceptions.RequestException):
             if response.status_code == 200:
                 file.truncate(0)
-                origin = Origin.of(response, url)
+                origin = _origin(response, url)
                 note.write_text(json.dumps(asdict(origin), indent=2), encoding="utf-8")
             elif origin is None or not _continues(response, origin, reached):
                 origin = None  # the file changed while it was fetched
                 continue
             missing = (origin.total or 0) - os.fstat(file.fileno()).st_size
-            with (
-                contextlib.suppress(exceptions.RequestException),
-                transfer_progress(f"Downloading {name}", missing if name is not None else 0) as advance,
-            ):
+            with transfer_progress(f"Downloading {name}", missing if name is not None else 0) as advance:
                 for block in response.iter_content(_BYTES_AT_ONCE):
                     file.write(block)
                     file.flush()
                     advance(len(block))
-                if origin.total is None:
-                    return origin
-            if os.fstat(file.fileno()).st_size == origin.total:
+            if origin.total in (None, os.fstat(file.fileno()).st_size):
                 return origin
 
 
 @contextlib.contextmanager
-def _requested(url: str, session: Session, origin: Origin | None, length: int) -> Iterator[Response]:
-    """Request the missing part of a file; yield the response if it carries it, or says that the file has changed."""
-    where, headers = shown_url(url), {"Accept-Encoding": "identity"}
-    if length and origin is not None and origin.validator is not None:
-        headers |= {"Range": f"bytes={length}-", "If-Range": origin.validator}
+def _requested(url: str, session: Session, headers: dict[str, str]) -> Iterator[Response]:
+    """Request a file or its missing part; yield the response if it carries it, or says that the file has changed."""
+    where = shown_url(url)
     try:
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
-    except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.MissingSchema):
-        raise InputError(f"{where} is not a URL to download from: give http://… or https://….") from None
-    except exceptions.SSLError:
-        raise DownloadError(f"{where} shows no certificate that can be trusted: check the address.") from None
-    except exceptions.RequestException:
+    except exceptions.RequestException as error:
+        if isinstance(error, ValueError):
+            raise InputError(f"{where} is not a URL to download from: give http://… or https://….") from None
+        reason = "no certificate that can be trusted" if isinstance(error, exceptions.SSLError) else "no connection"
         raise DownloadError(
-            f"{where} cannot be fetched (no connection): check the network, or name a mirror with --url; the same "
-            "command resumes where this one stopped."
+            f"{where} cannot be fetched ({reason}): check the network and the address, or name a mirror with --url; "
+            "the same command resumes where this one stopped."
         ) from None
     with response:
         status = response.status_code
@@ -288,9 +262,28 @@ def _requested(url: str, session: Session, origin: Origin | None, length: int) -
         yield response
 
 
+def _origin(response: Response, url: str) -> Origin:
+    """Read the origin of a file from the headers of a response that carries the whole of it.
+
+    S3's ETag is the MD5 of a file that was uploaded in one part; other servers' ETags have no defined meaning.
+    """
+    headers = response.headers
+    length = headers.get("Content-Length", "")
+    if not length.isdigit() or headers.get("Content-Encoding", "identity") != "identity":
+        return Origin(shown_url(url), None, None, None)
+    tag = headers.get("ETag", "").strip('"') if "x-amz-request-id" in headers else ""
+    return Origin(shown_url(url), _version(headers), int(length), tag if _MD5.fullmatch(tag) else None)
+
+
+def _version(headers: Mapping[str, str]) -> str | None:
+    """Return what identifies a version of a file: its strong ETag, else its date, else None."""
+    etag = headers.get("ETag")
+    # a weak one promises the same meaning, not the same bytes
+    return headers.get("Last-Modified") if etag is None or etag.startswith("W/") else etag
+
+
 def _continues(response: Response, origin: Origin, length: int) -> bool:
     """Return whether a part begins where the last one ended and belongs to the same version of the file."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != length or origin.validator != validator(response.headers):
-        return False
-    return found[2] in ("*", str(origin.total))
+    is_next = found is not None and int(found[1]) == length and found[2] in ("*", str(origin.total))
+    return is_next and origin.version == _version(response.headers)

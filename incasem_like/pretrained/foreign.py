@@ -127,14 +127,15 @@ def translated(original: Mapping[str, Any], source: str) -> tuple[dict[str, Any]
     why it failed, or nothing.
     """
     unchanged = without_credentials(plain(unpickled(original)))
+    info: dict[str, Any] = {"original_config": unchanged}
     try:
         found = translate(original, source)
     except ConfigError as error:
-        return unchanged, {"original_config": unchanged}, str(error)
-    notes = {"left_out": list(found.left_out), "replaced": list(found.replaced)}
-    info = {"original_config": unchanged, "translation": notes}
-    parent = parent_of(original)
-    return without_credentials(found.config), info | ({"parent": parent} if parent else {}), ""
+        return unchanged, info, str(error)
+    info["translation"] = {"left_out": list(found.left_out), "replaced": list(found.replaced)}
+    if parent := parent_of(original):
+        info["parent"] = parent
+    return without_credentials(found.config), info, ""
 
 
 def parent_of(original: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,21 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from incasem_like.disk import copy_whole
-from incasem_like.errors import CheckpointError, ConfigError, InputError, StoreError
-from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
+from incasem_like.errors import CheckpointError, ConfigError, InputError
+from incasem_like.pretrained.checkpoint_run import OF_CHECKPOINT, ImportedCheckpoint, check_fits, read_imported
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
 from incasem_like.tracking import RunRecord, RunStore
-from incasem_like.tracking.mirror.checkpoints import upload_missing
+from incasem_like.tracking.mirror.checkpoints import try_upload
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number, models_folder
 from incasem_like.tracking.moving.model_files import delete_run, share
 from incasem_like.tracking.moving.transfer import export_run, import_runs
 from incasem_like.tracking.run_folder import PortableRun, RunFolder
 from incasem_like.tracking.series import max_points
-from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
+from incasem_like.tracking.sessions import Start, describe_session, new_token
 from incasem_like.tracking.values import as_mapping, naive_utc, now
-
-log = logging.getLogger("incasem_like.pretrained")
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,8 @@ class Importer:
             return Imported(self._write(run, checkpoint, wanted), run, "imported")
         earlier = present.info.get(ORIGIN) or {}
         is_same_training = bool(earlier) and earlier.get("original_id") == run.id
-        was_alone = _is_checkpoint_alone(str(earlier.get("identity")))
-        is_alone = _is_checkpoint_alone(run.identity)
+        was_alone = str(earlier.get("identity")).startswith(OF_CHECKPOINT)
+        is_alone = run.identity.startswith(OF_CHECKPOINT)
         if is_same_training and checkpoint is not None and is_alone and not present.checkpoints:
             self._complete(present, checkpoint)  # the run's record was imported earlier
             return Imported(present.id, run, "checkpoint")
@@ -97,7 +94,7 @@ class Importer:
 
     def _find_same(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> RunRecord | None:
         """Return the run that an earlier import made; for a checkpoint alone, any run that has it."""
-        sha256 = checkpoint.sha256 if checkpoint is not None and _is_checkpoint_alone(run.identity) else None
+        sha256 = checkpoint.sha256 if checkpoint is not None and run.identity.startswith(OF_CHECKPOINT) else None
         for summary in self.store.summaries():
             if sha256 is not None and any(one.sha256 == sha256 for one in summary.checkpoints):
                 return self.store.get(summary.id)
@@ -109,12 +106,12 @@ class Importer:
 
     def _write(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None, wanted: int | None) -> int:
         if checkpoint is not None:
-            check_fits(checkpoint.path, run.document["config"])
+            check_fits(checkpoint, run.document["config"])
             if wanted is not None:
                 _check_folder(checkpoint, self.store, wanted)
         run_id = write_run(run, self.store, wanted, lambda found: self._place(found, (), checkpoint))
-        if checkpoint is not None:
-            self._upload(run_id)
+        if checkpoint is not None and self.upload:
+            try_upload(self.store.get(run_id))
         return run_id
 
     def _replace(self, present: RunRecord, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> int:
@@ -128,7 +125,7 @@ class Importer:
                 last = present.checkpoint("last")
                 known = bool((present.info.get("checkpoint_file") or {}).get("iteration_known"))
                 if path := PortableRun(before).checkpoint(last.sha256):
-                    checkpoint = ImportedCheckpoint(path, last.sha256, last.iteration, known, last.url)
+                    checkpoint = read_imported(path, last.iteration if known else None, last.url)
             if checkpoint is not None and not usable(run, checkpoint):
                 checkpoint = None
             delete_run(self.store, present.id, force=True)
@@ -143,10 +140,11 @@ class Importer:
         registered = [one.sha256 for one in record.checkpoints]
         if checkpoint.sha256 in registered:
             return False
-        check_fits(checkpoint.path, record.config)
+        check_fits(checkpoint, record.config)
         _check_folder(checkpoint, self.store, record.id, registered)
         self.store.note(record.id, self._place(record.id, record.info.get("checkpoints") or (), checkpoint))
-        self._upload(record.id)
+        if self.upload:
+            try_upload(self.store.get(record.id))
         return True
 
     def _place(self, run_id: int, entries: Sequence[Any], checkpoint: ImportedCheckpoint | None) -> dict[str, Any]:
@@ -163,25 +161,17 @@ class Importer:
                 raise InputError(f"{checkpoint.path} changed while it was imported: run the same command again.")
         # Another store may have the same run; deleting it from one of them must keep the files.
         share(target.parent, [(self.store.description, run_id)])
+        path, size = target.relative_to(self.store.runs_directory).as_posix(), target.stat().st_size
         entry = {
             "iteration": checkpoint.iteration,
-            "path": target.relative_to(self.store.runs_directory).as_posix(),
+            "path": path,
             "sha256": checkpoint.sha256,
-            "bytes": target.stat().st_size,
+            "bytes": size,
             "metrics": {},
-            **({"url": checkpoint.url} if checkpoint.url else {}),
         }
+        entry |= {"url": checkpoint.url} if checkpoint.url else {}
         notes = {"file": checkpoint.path.name, "iteration_known": checkpoint.iteration_known}
         return info | {"checkpoints": [*entries, entry], "checkpoint_file": notes}
-
-    def _upload(self, run_id: int) -> None:
-        """Copy a run's checkpoints into a store that stores any; a failed upload can be repeated later."""
-        if not self.upload:
-            return
-        try:
-            upload_missing(self.store.get(run_id))
-        except StoreError as error:
-            log.warning("The checkpoint of run %s is on this machine only ('runs sync' uploads it): %s", run_id, error)
 
 
 def usable(run: ForeignRun, checkpoint: ImportedCheckpoint) -> bool:
@@ -189,7 +179,7 @@ def usable(run: ForeignRun, checkpoint: ImportedCheckpoint) -> bool:
     if run.problem:
         return False
     try:
-        check_fits(checkpoint.path, run.document["config"])
+        check_fits(checkpoint, run.document["config"])
     except (ConfigError, CheckpointError):
         return False
     return True
@@ -213,17 +203,17 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         folder = RunFolder(Path(temporary))
         folder.log.open()
         with contextlib.closing(folder.log):
-            metrics = begin_metrics(folder.log, token, max_points(document["config"]))
+            folder.log.begin(token, max_points(document["config"]))
             for name, metric in run.metrics.items():
                 moments = [naive_utc(moment) for moment in metric.timestamps]
                 points = {"steps": list(metric.steps), "values": list(metric.values), "timestamps": moments}
-                metrics.take({name: points})
-        folder.write("metrics.json", metrics.table.as_documents())
+                folder.log.take({name: points})
+        folder.write("metrics.json", folder.log.table.as_documents())
         sources = folder.write_shared("sources", run.sources.items())
         experiment = {**document["experiment"], "sources": sources}
         began = times["start_time"] or now()
         start = Start(experiment, "train", document["host"], began, document["config"], document["meta"])
-        info = {**document["info"], "summary": metrics.table.summary, "sessions": [describe_session(token, start)]}
+        info = {**document["info"], "summary": folder.log.table.summary, "sessions": [describe_session(token, start)]}
         changed: dict[str, Any] = {**times, "experiment": experiment, "session": token, "info": info, "resources": []}
         folder.write_document({**document, **changed, "artifacts": list(run.artifacts)})
         for name, content in run.artifacts.items():
@@ -265,7 +255,3 @@ def _target(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> Pat
 
 def _has_sha256(path: Path, sha256: str) -> bool:
     return path.is_file() and file_sha256(path) == sha256
-
-
-def _is_checkpoint_alone(identity: str) -> bool:
-    return identity.startswith("checkpoint ")

@@ -19,12 +19,11 @@ from torch import nn
 
 from incasem_like.config.network_sections import UnetModel
 from incasem_like.errors import CheckpointError
-from incasem_like.networks import build_network, network_geometry
+from incasem_like.networks import build_network, fit_state, network_geometry
+from incasem_like.pretrained.bootstrapper import check_logits
 
 Array = npt.NDArray[Any]
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# Largest difference of logits, relative to the largest one, between float32 here and float64 in NumPy.
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -110,26 +109,23 @@ def converted(unet: KerasUnet, scale: float, path: Path) -> nn.Module:
         CheckpointError: A tensor has another shape than in such a network, or the values of the converted network
             differ from those of Keras' layers.
     """
-    with torch.device("meta"):
-        network = build_network(unet.model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     state: dict[str, torch.Tensor] = {}
     for name, value in _named(unet):
         # (..., in, out) to (out, in, ...), and for transposed convolutions (..., out, in) to (in, out, ...).
         axes = (value.ndim - 1, value.ndim - 2, *range(value.ndim - 2)) if value.ndim > 1 else (0,)
         state[name] = torch.from_numpy(np.ascontiguousarray(value.transpose(axes), dtype=np.float32))
-        if shapes.get(name) != tuple(state[name].shape):
-            raise CheckpointError(
-                f"{path} is not a U-Net of ExLLSM's blocks: {name} is {tuple(state[name].shape)} instead of "
-                f"{shapes.get(name)}; use another."
-            )
     weight, bias = (f"unet.l_conv.0.conv_pass.0.{kind}" for kind in ("weight", "bias"))
     state[bias] = state[bias] + scale * state[weight].flatten(1).sum(1)
     state[weight] = state[weight] * scale
     with torch.random.fork_rng(devices=[]):
         network = build_network(unet.model)
-    network.load_state_dict(state)
-    _check_values(unet, network.eval(), scale, path)
+    fit_state(network, state, path)
+    raw = np.random.default_rng(0).random((*network_geometry(unet.model).smallest_input, unet.model.in_channels))
+    maps, expected = (
+        torch.from_numpy(np.moveaxis(values, -1, 0)[None])
+        for values in (raw * 2 - 1, keras_forward(unet, raw * 2 * scale))
+    )
+    check_logits(path, network, maps, expected, "Keras' layers", " and --scaling_factor is right")
     return network
 
 
@@ -149,21 +145,6 @@ def keras_forward(unet: KerasUnet, maps: Array) -> Array:
             crop = tuple(slice(at, at + size) for at, size in zip(margins, maps.shape[:-1], strict=True))
             maps = np.concatenate([maps, beside[crop]], axis=-1)
     return _convolution(maps, *unet.blocks[-1][4:6])
-
-
-def _check_values(unet: KerasUnet, network: nn.Module, scale: float, path: Path) -> None:
-    size = network_geometry(unet.model).smallest_input
-    raw = np.random.default_rng(0).random((*size, unet.model.in_channels))
-    expected = np.moveaxis(keras_forward(unet, raw * 2 * scale), -1, 0)
-    with torch.inference_mode():
-        volume = torch.from_numpy(np.moveaxis(raw * 2 - 1, -1, 0)).float()
-        found = network(volume[None])[0].numpy()
-    difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise CheckpointError(
-            f"{path} cannot be converted: the logits differ from those of Keras' layers by {difference:.3g}; check "
-            "that its weights are finite and --scaling_factor is right."
-        )
 
 
 def _named(unet: KerasUnet) -> Iterator[tuple[str, Array]]:

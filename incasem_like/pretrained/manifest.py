@@ -52,12 +52,14 @@ class Manifest(Document):
     database: PublishedFile = Field(description="The archive of the training runs' database.")
     models: dict[Positive, PublishedModel] = Field(description="By the id of their training run.")
 
-    def model(self, run_id: int) -> PublishedModel:
-        """Look a model up; ``InputError`` lists the ids."""
+    def find(self, word: str) -> int:
+        """Return the id of a model, by its id or name; ``InputError`` lists them."""
+        names = {model.name: run_id for run_id, model in self.models.items()}
+        run_id = int(word) if word.isdigit() else names.get(word)
         if run_id not in self.models:
             known = ", ".join(f"{known} ({model.name})" for known, model in sorted(self.models.items()))
-            raise InputError(f"Unknown published model {run_id}: choose among {known}.")
-        return self.models[run_id]
+            raise InputError(f"Unknown published model {word}: choose among {known}.")
+        return run_id
 
     def id_of(self, path: Path) -> int | None:
         """Return the model id in a checkpoint name such as ``model_checkpoint_1841_er_CF.pt``, else None."""

@@ -116,29 +116,28 @@ def download_public_data(name: str, folder: Path, source: str | None = None) -> 
     objects = [each for each in list_objects(base, f"{data.key}/", session) if not each.key.endswith("/")]
     if not objects:
         raise DownloadError(f"{shown_url(base)} holds nothing below {data.key}: check the name, or --url.")
-    sessions = local()
+    own = local()
 
     def copy(each: StoredObject) -> int:
         inside = PurePosixPath(each.key).relative_to(data.key)
         if ".." in inside.parts:
             raise DownloadError(f"The bucket lists {each.key}, which is outside the container: do not use it.")
         if not holds(target / inside, each):
-            if not hasattr(sessions, "own"):
-                sessions.own = open_session()
-            with fetched(f"{base}/{each.key}", target / inside, sessions.own, each):
+            with fetched(f"{base}/{each.key}", target / inside, own.session, each):
                 pass
         return each.size
 
     total = sum(each.size for each in objects)
-    with Progress(f"Downloading {name}", total, "bytes") as progress, ThreadPoolExecutor(OBJECTS_AT_ONCE) as pool:
-        for documents in (False, True):
-            part = [each for each in objects if (PurePosixPath(each.key).name in DOCUMENTS) == documents]
-            try:
+    pool = ThreadPoolExecutor(OBJECTS_AT_ONCE, initializer=lambda: setattr(own, "session", open_session()))
+    with Progress(f"Downloading {name}", total, "bytes") as progress, pool:
+        try:
+            for documents in (False, True):
+                part = [each for each in objects if (PurePosixPath(each.key).name in DOCUMENTS) == documents]
                 for size in pool.map(copy, part):
                     progress.advance(size)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return target
 
 
@@ -163,13 +162,10 @@ def download_box(
         overwrite: Replace datasets that are there.
         **options: ``offset`` and ``shape`` of the box in absolute voxels, see ``plan_import``.
     """
-    data = find_public_data(name)
+    data, container = find_public_data(name), str(folder / f"{name}.zarr")
     base = base_url(source or data.source)
-    container = str(folder / f"{name}.zarr")
-    written = []
-    for dataset in datasets or data.datasets:
-        request = Derivation(
-            container, dataset, dataset, num_workers=num_workers, overwrite=overwrite, out_container=container
-        )
-        written.append(import_volume(f"{base}/{data.key}/{dataset}", request, **options))
-    return written
+    common: dict[str, Any] = {"num_workers": num_workers, "overwrite": overwrite, "out_container": container}
+    return [
+        import_volume(f"{base}/{data.key}/{dataset}", Derivation(container, dataset, dataset, **common), **options)
+        for dataset in datasets or data.datasets
+    ]

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
 from incasem_like.config.network_sections import UnetModel
 from incasem_like.errors import InputError
 from incasem_like.models import is_package, is_portable, read_package, read_portable
 from incasem_like.networks import save_checkpoint
 from incasem_like.pretrained import bootstrapper, keras
-from incasem_like.pretrained.bootstrapper import BootstrapperUnet, read_bootstrapper
+from incasem_like.pretrained.bootstrapper import read_bootstrapper
 from incasem_like.pretrained.checkpoint_run import (
-    Architecture,
     ImportedCheckpoint,
     read_imported,
+    read_whole,
     run_of_checkpoint,
     run_of_portable,
 )
@@ -29,7 +30,6 @@ from incasem_like.pretrained.databases import (
     is_dump_folder,
     is_mock_db,
     open_database,
-    read_mock_db,
 )
 from incasem_like.pretrained.foreign import ForeignRun
 from incasem_like.pretrained.importing import usable
@@ -84,11 +84,10 @@ class Sources:
     def downloaded(self) -> list[Source]:
         """Return all downloaded sources."""
         database = self.models_directory / self.manifest.database.file
-        files = [
-            find_checkpoint(number, model, self.models_directory) for number, model in self.manifest.models.items()
-        ]
         found = [Source("database", database)] if database.is_file() else []
-        found += [Source("checkpoint", file) for file in files if file is not None]
+        for number, model in self.manifest.models.items():
+            if file := find_checkpoint(number, model, self.models_directory):
+                found.append(Source("checkpoint", file))
         if not found:
             raise InputError(
                 f"No model was downloaded into {self.models_directory}: name what to import, or run "
@@ -101,11 +100,10 @@ class Sources:
         path = Path(word).expanduser().absolute()
         if path.exists():
             return Source(_kind(path), path)
-        names = {model.name: number for number, model in self.manifest.models.items()}
-        if not word.isdigit() and word not in names:
+        if not word.isdigit() and word not in (model.name for model in self.manifest.models.values()):
             raise InputError(f"The file or folder {path} does not exist: check the path, or name a model by its id.")
-        number = int(word) if word.isdigit() else names[word]
-        file = find_checkpoint(number, self.manifest.model(number), self.models_directory)
+        number = self.manifest.find(word)
+        file = find_checkpoint(number, self.manifest.models[number], self.models_directory)
         if file is None:
             raise InputError(
                 f"Model {number} is not in {self.models_directory}: run incasem-like models download {number}, or "
@@ -137,52 +135,58 @@ class Sources:
             with tempfile.TemporaryDirectory(prefix="incasem-import-") as folder:
                 file = Path(folder) / "checkpoint"
                 save_checkpoint(file, model.network())
-                checkpoint = read_imported(file, model.description.training.iteration)
-                yield run_of_portable(model, source.path, description.name), checkpoint
+                training = model.description.training
+                yield run_of_portable(model, source.path, description.name), read_imported(file, training.iteration)
         else:
-            wanted = wanted if source.kind == "database" else None
             with open_database(source.path, database) as found:
-                there = found.ids() if wanted else []
-                for number in wanted or ():
-                    if number not in there:
-                        raise InputError(
-                            f"{source.path} holds no run {number}: it holds {listed(sorted(there)) or 'none'}."
-                        )
-                yield from map(self._with_checkpoint, found.runs(wanted))
-
-    def skipped(self, source: Source) -> list[str]:
-        """Return a sentence for each part of a source that is not imported."""
-        return read_mock_db(source.path).skipped() if is_mock_db(source.path) else []
+                there, asked = found.ids(), wanted if source.kind == "database" else None
+                for number in set(asked or ()).difference(there):
+                    raise InputError(
+                        f"{source.path} holds no run {number}: it holds {listed(sorted(there)) or 'none'}."
+                    )
+                yield from map(self._with_checkpoint, found.runs(asked))
 
     def _read_checkpoint(self, path: Path, description: Description) -> Candidate:
         if is_keras(path):
-            return self._read_keras(path, description)
-        unet = read_bootstrapper(path, description.config_file)
+            if description.scaling_factor is None:
+                raise InputError(
+                    f"The factor that {path.name} multiplies raw values by is not known: add --scaling_factor F."
+                )
+            keras_unet, factor = read_keras(path), description.scaling_factor
+            network = keras.converted(keras_unet, factor * np.iinfo(description.raw_type).max / 2, path)
+            known = {"model": keras_unet.model.model_dump(mode="json")}
+            return self._converted(path, network, f"{description.raw_type}_{factor:g}", known, description)
+        content = read_whole(path)
+        unet = read_bootstrapper(content, path, description.config_file)
         if unet is not None:
-            return self._read_bootstrapper(unet, description)
+            known = unet.values(description.sigma)
+            model = UnetModel.model_validate(known["model"])
+            known["model"] = model.model_dump(mode="json")
+            iteration = unet.iteration if description.iteration is None else description.iteration
+            network, told = (
+                bootstrapper.converted(unet, model),
+                replace(description, config_file=None, iteration=iteration),
+            )
+            return self._converted(path, network, file_sha256(path)[:8], known, told)
         if description.sigma is not None:
             raise InputError(f"{path.name} is not a network of bootstrapper: leave --sigma out.")
         number = self.manifest.id_of(path)
-        checkpoint = read_imported(path, description.iteration, self._url(path))
+        checkpoint = read_imported(path, description.iteration, self._url(path), content)
         run = run_of_checkpoint(
             checkpoint,
             run_id=number,
-            model=self.manifest.models[number] if number is not None else None,
+            model=self.manifest.models.get(number or 0),
             name=description.name,
             voxel_size=description.voxel_size,
             config_file=description.config_file,
         )
         return run, checkpoint
 
-    def _read_keras(self, path: Path, description: Description) -> Candidate:
-        """Convert a network that Keras stored into a checkpoint in the folder of models."""
-        if description.scaling_factor is None:
-            raise InputError(
-                f"The factor that {path.name} multiplies raw values by is not known: add --scaling_factor F."
-            )
-        unet = read_keras(path)
-        network = keras.converted(unet, description.scaling_factor * np.iinfo(description.raw_type).max / 2, path)
-        file = self.models_directory / f"{path.stem}_{description.raw_type}_{description.scaling_factor:g}.pt"
+    def _converted(
+        self, path: Path, network: nn.Module, suffix: str, known: dict[str, Any], description: Description
+    ) -> Candidate:
+        """Write a converted network as a checkpoint into the folder of models, and make a run of it."""
+        file = self.models_directory / f"{path.stem}_{suffix}.pt"
         save_checkpoint(file, network)
         checkpoint = read_imported(file, description.iteration)
         run = run_of_checkpoint(
@@ -190,31 +194,15 @@ class Sources:
             name=description.name or path.stem,
             voxel_size=description.voxel_size,
             config_file=description.config_file,
-            architecture=Architecture(unet.model.model_dump(mode="json"), ()),
-        )
-        return run, checkpoint
-
-    def _read_bootstrapper(self, unet: BootstrapperUnet, description: Description) -> Candidate:
-        """Convert a network of bootstrapper into a checkpoint in the folder of models."""
-        values = unet.values(description.sigma)
-        model = UnetModel.model_validate({**values["model"], "num_fmaps_out": unet.channels})
-        sha256 = file_sha256(unet.path)
-        file = self.models_directory / f"{unet.path.stem}_{sha256[:8]}.pt"
-        save_checkpoint(file, bootstrapper.converted(unet, model))
-        checkpoint = read_imported(file, unet.iteration if description.iteration is None else description.iteration)
-        architecture = Architecture(model.model_dump(mode="json"), (), {k: values[k] for k in ("targets", "training")})
-        run = run_of_checkpoint(
-            checkpoint,
-            name=description.name or unet.path.stem,
-            voxel_size=description.voxel_size,
-            architecture=architecture,
+            known=known,
         )
         return run, checkpoint
 
     def _with_checkpoint(self, run: ForeignRun) -> Candidate:
         """Add the published checkpoint of a training, where it was downloaded and fits."""
-        model = self.manifest.models.get(run.id or 0)
-        path = None if model is None else find_checkpoint(run.id or 0, model, self.models_directory)
+        number = run.id or 0
+        model = self.manifest.models.get(number)
+        path = None if model is None else find_checkpoint(number, model, self.models_directory)
         if path is None:
             return run, None
         checkpoint = read_imported(path, url=self._url(path))
@@ -222,8 +210,7 @@ class Sources:
 
     def _url(self, path: Path) -> str | None:
         """Return the URL that a downloaded file came from."""
-        logged = self._log.get(path)
-        return logged.url or None if logged is not None else None
+        return logged.url or None if (logged := self._log.get(path)) else None
 
 
 def _kind(path: Path) -> Kind:

@@ -26,8 +26,6 @@ FORMS = (
     "mongodb://[USER:PASSWORD@]HOST:PORT, HOST:PORT, HOST:PORT:DATABASE, localhost, a .json file, or a folder as "
     "./NAME or /PATH"
 )
-_UNESCAPED = re.compile(r"[\s'\"]")
-_DEFAULT_DATABASES = ("", "admin")
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,8 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
     text = os.path.expandvars(str(url)) if url else os.environ.get(ENVIRONMENT_VARIABLE, "")
     if not text:
         return FolderAddress(runs_directory / "tracking")
-    scheme, has_scheme, rest = text.partition("://")
-    if has_scheme and scheme.lower() in SCHEMES:
-        return _mongo_address(f"{scheme.lower()}://{rest}", _database_in_path(text))
-    if has_scheme:
-        raise InputError(f"A tracking URL cannot start with {scheme}://: give {FORMS}.")
+    if "://" in text:
+        return _mongo_address(text)
     if text.lower().endswith(".json"):
         return _read_json(Path(text).expanduser())
     folder = Path(text).expanduser().absolute()
@@ -128,29 +123,27 @@ def _server(text: str) -> MongoAddress | None:
         )
     port = f":{found['port']}" if found["port"] else ""
     options = f"/{found['options']}" if found["options"] else ""
-    database = found["database"] or ""
-    return _mongo_address(
-        f"mongodb://{found['host']}{port}{options}", None if database in _DEFAULT_DATABASES else database
-    )
+    return _mongo_address(f"mongodb://{found['host']}{port}{options}", found["database"])
 
 
-def _database_in_path(url: str) -> str | None:
-    name = urlsplit(url).path.strip("/")
-    return None if name in _DEFAULT_DATABASES else name
-
-
-def _mongo_address(url: str, database: str | None) -> MongoAddress:
-    if _UNESCAPED.search(url):  # in a longer text its password could not be told from other words
+def _mongo_address(url: str, database: str | None = None, what: str = "A tracking URL") -> MongoAddress:
+    """Make the address of a URL with a scheme; without ``database`` the one in its path is taken."""
+    scheme, _, rest = url.partition("://")
+    url = f"{scheme.lower()}://{rest}"
+    if scheme.lower() not in SCHEMES:
+        raise InputError(f"{what} cannot start with {scheme}://: give {FORMS}.")
+    if re.search(r"[\s'\"]", url):  # in a longer text its password could not be told from other words
         raise InputError(
             f"The URL {without_credentials(url)} holds blanks or quotation marks: percent-encode special characters in "
             "the user name and password, a blank as %20."
         )
-    if database is None:
+    database = database or urlsplit(url).path.strip("/")
+    if database in ("", "admin"):
         return MongoAddress(url)
-    for kind in KINDS:
-        if database.endswith(f"_{kind}"):
-            return MongoAddress(url, database.removesuffix(f"_{kind}"))
-    return MongoAddress(url, database, trainings_database=database)
+    kind = next((kind for kind in KINDS if database.endswith(f"_{kind}")), None)
+    if kind is None:
+        return MongoAddress(url, database, trainings_database=database)
+    return MongoAddress(url, database.removesuffix(f"_{kind}"))
 
 
 def _read_json(path: Path) -> MongoAddress:
@@ -158,19 +151,17 @@ def _read_json(path: Path) -> MongoAddress:
         raise InputError(f"The database file {path} does not exist: name one, or give mongodb://host:port instead.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        url = content["url"]
-        name = content.get("db_name")
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
-        url = name = None
+    except ValueError:
+        content = None
+    url, name = (content.get("url"), content.get("db_name")) if isinstance(content, dict) else (None, None)
     if not isinstance(url, str) or not url or not (name is None or isinstance(name, str)):
         raise InputError(
             f"The database file {path} lacks a url that can be read: write JSON of the form "
             '{"url": "localhost:27017", "db_name": "incasem_trainings"}.'
         )
-    if "://" not in url and (server := _server(url)):
-        return _mongo_address(server.url, name) if name else server
-    scheme, _, rest = (url if "://" in url else f"mongodb://{url}").partition("://")
-    if scheme.lower() not in SCHEMES:
-        raise InputError(f'"url" in {path} must be mongodb://… or host:port, found {scheme}://.')
-    full = f"{scheme.lower()}://{rest}"
-    return _mongo_address(full, name or _database_in_path(full))
+    if "://" in url:
+        return _mongo_address(url, name, f"The url in {path}")
+    server = _server(url)
+    if server is not None and not name:
+        return server
+    return _mongo_address(server.url if server is not None else f"mongodb://{url}", name)

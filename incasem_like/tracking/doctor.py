@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from incasem_like.disk import copy_whole
-from incasem_like.errors import CheckpointError, StoreError
+from incasem_like.errors import CheckpointError
 from incasem_like.tracking.kinds import kind_named, singular
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import (
@@ -25,9 +25,9 @@ from incasem_like.tracking.model.checkpoints import (
     models_folder,
     remove_tree,
 )
-from incasem_like.tracking.model.summaries import DAMAGED, CheckpointSummary, RunSummary
+from incasem_like.tracking.model.summaries import DAMAGED, RunSummary
 from incasem_like.tracking.moving.model_files import finish_deletion
-from incasem_like.tracking.stores.base import DELETING, IMPORTING, RunStore
+from incasem_like.tracking.stores.base import DELETING, IMPORTING, RunStore, errors_of_writing
 
 SETTLED = timedelta(hours=1)
 _OF_CHECKPOINTS = ("model_checkpoint_", "training_state_")
@@ -64,19 +64,22 @@ def examine(
     trainings = [store for store in stores if kind_named(store.kind).keeps_checkpoints]
     for store in trainings:
         for run in store.summaries():
-            paths = [(store.runs_directory / one.path, one) for one in run.checkpoints]
-            if run.status != "RUNNING" and not all(_seems_right(path, one, thorough) for path, one in paths):
-                found += _check_checkpoints(store, run, thorough)
+            for one in run.checkpoints if run.status != "RUNNING" else ():
+                path = store.runs_directory / one.path
+                is_here = path.is_file() and path.with_name(f"training_state_{one.iteration}").is_file()
+                if not is_here or path.stat().st_size != one.bytes or (thorough and file_sha256(path) != one.sha256):
+                    found += _check_checkpoints(store, run, thorough)
+                    break
     return found + list(_check_folders(trainings, Path(runs_directory).absolute(), settled))
 
 
 def _check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
     kind, runs, present = singular(store.kind), store.summaries(), set(store.ids())
-    for journal in store.pending():
-        if journal.run_id in present and not journal.is_held:
+    for journal in (journal for journal in store.pending() if not journal.is_held):
+        if journal.run_id in present:
             problem = f"{store.description} lacks a part of {kind} run {journal.run_id}, which is in {journal.folder}."
             yield Finding(problem, "Upload it.", partial(store.deliver, journal))
-        elif not journal.is_held:
+        else:
             problem = f"{journal.folder} belongs to {kind} run {journal.run_id}, which is not in {store.description}."
             repair = "Upload it with 'incasem-like runs sync', or delete the folder if the run was deleted on purpose."
             yield Finding(problem, repair)
@@ -104,22 +107,11 @@ def _check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
 
 
 def _record_death(store: RunStore, run_id: int, dead: Sequence[int]) -> None:
-    """Record that a run was killed, unless that was recorded or it was resumed meanwhile; all dead are watched once."""
-    store.heard_of(dead)
+    store.heard_of(dead)  # watches all of them at once
     store.set_killed(run_id)
 
 
-def _seems_right(path: Path, checkpoint: CheckpointSummary, thorough: bool) -> bool:
-    try:
-        right = path.stat().st_size == checkpoint.bytes
-    except OSError:
-        return False
-    beside = path.with_name(f"training_state_{checkpoint.iteration}")
-    return right and beside.is_file() and (not thorough or file_sha256(path) == checkpoint.sha256)
-
-
 def _check_checkpoints(store: RunStore, run: RunSummary, thorough: bool) -> Iterator[Finding]:
-    """Compare the checkpoints of a run with its record."""
     record = store.get(run.id)
     without_folder = []
     for checkpoint in record.checkpoints:
@@ -145,13 +137,10 @@ def _check_checkpoints(store: RunStore, run: RunSummary, thorough: bool) -> Iter
 
 
 def _restore(file: TrackedFile) -> None:
-    """Replace a changed file by the right one."""
     found, target = file.fetch(), file.candidates[0]
-    try:
-        if found != target:
+    if found != target:
+        with errors_of_writing(target):
             copy_whole(found, target)
-    except OSError as error:
-        raise StoreError(f"{target} cannot be written ({error.strerror or error}): check its rights.") from None
 
 
 def _forget(store: RunStore, run_id: int, checkpoint: CheckpointRecord) -> None:
@@ -188,31 +177,26 @@ def _check_folders(stores: Sequence[RunStore], runs_directory: Path, settled: ti
                 problem = f"{folder} belongs to no run in {' or '.join(store.description for store in stores)}."
                 yield Finding(problem, "Name the store of its run with --also, or delete the folder if there is none.")
     for folder, names in known.items():
-        if folder.parent.name == MODELS and folder.is_dir() and folder not in in_use:
-            yield from _check_files(folder, names, settled)
-
-
-def _check_files(folder: Path, names: dict[str, int | None], settled: timedelta) -> Iterator[Finding]:
-    """Find files that no run registered: crashes leave them between writing and registering, or half written."""
-    strays = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.name.lstrip(".").startswith(_OF_CHECKPOINTS) and path.name not in names
-        if path.is_file() and _is_settled(path, settled)
-    ]
-    if not strays:
-        return
-    problem = f"No run registered {', '.join(path.name for path in strays)} in {folder}."
-    registered = [(folder / name, size) for name, size in names.items() if size is not None]
-    if any(path.is_file() and path.stat().st_size == size for path, size in registered):  # so the folder is that run's
-        found = {path: path.stat().st_mtime_ns for path in strays}
-        yield Finding(problem, "Delete them.", partial(_delete_unchanged, found))
-    else:
-        yield Finding(problem, "If they belong to this run and not to one in another store, delete them.")
+        if folder.parent.name != MODELS or not folder.is_dir() or folder in in_use:
+            continue
+        # Crashes leave files between writing and registering, or half written.
+        strays = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.name.lstrip(".").startswith(_OF_CHECKPOINTS) and path.name not in names
+            if path.is_file() and _is_settled(path, settled)
+        ]
+        problem = f"No run registered {', '.join(path.name for path in strays)} in {folder}."
+        registered = [(folder / name, size) for name, size in names.items() if size is not None]
+        is_the_runs = any(path.is_file() and path.stat().st_size == size for path, size in registered)
+        if strays and is_the_runs:
+            found = {path: path.stat().st_mtime_ns for path in strays}
+            yield Finding(problem, "Delete them.", partial(_delete_unchanged, found))
+        elif strays:
+            yield Finding(problem, "If they belong to this run and not to one in another store, delete them.")
 
 
 def _delete_unchanged(files: dict[Path, int]) -> None:
-    """Delete files that were not modified since, by path and time of modification."""
     for path, stamp in files.items():
         if path.is_file() and path.stat().st_mtime_ns == stamp:
             path.unlink()

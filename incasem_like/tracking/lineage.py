@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -75,18 +75,13 @@ class Lineage:
 
     def around(self, key: str) -> Lineage:
         """The part that matters to one node: all it came from and all that came of it."""
-        kept = self._reached(key, lambda one: [link.source for link in self.sources(one)])
-        kept |= self._reached(key, lambda one: [link.target for link in self.targets(one)])
+        import networkx
+
+        graph = networkx.DiGraph([(link.source, link.target) for link in self.links])
+        graph.add_node(key)
+        kept = {key} | networkx.ancestors(graph, key) | networkx.descendants(graph, key)
         nodes = {name: node for name, node in self.nodes.items() if name in kept}
         return Lineage(nodes, [link for link in self.links if link.source in kept and link.target in kept])
-
-    @staticmethod
-    def _reached(key: str, step: Callable[[str], list[str]]) -> set[str]:
-        found, front = {key}, [key]
-        while front:
-            front = [one for key in front for one in step(key) if one not in found]
-            found.update(front)
-        return found
 
 
 @dataclass(frozen=True)
@@ -221,16 +216,31 @@ class _Gathering:
                 versions[address].add(content_hash)
         for key, run in self.runs.items():
             for source, label in self._parents(run):
-                self._link(source, key, label)
+                self.labels[source, key][label] = None
             for address, content_hash in self.read[key].items():
                 version = f" @{content_hash[:_SHOWN_OF_HASHES]}" if len(versions[address]) > 1 else ""
                 source, name = self._source(address)
                 if source != key:
-                    self._link(source, key, (name + version).strip())
+                    self.labels[source, key][(name + version).strip()] = None
         asked = [self._source(address)[0] for address in self.apart]
-        nodes = {key: _run_node(key, run) for key, run in self.runs.items()}
-        for key in [*(source for source, _ in self.labels), *self.details, *asked]:
-            nodes.setdefault(key, _other_node(key))
+        nodes = {}
+        for key, run in self.runs.items():
+            day = run.start_time.astimezone().strftime("%Y-%m-%d") if run.start_time else ""
+            brief = tuple(filter(None, (run.name, f"{run.status} {day}".strip())))
+            written = tuple(f"wrote {place}" for place in outputs(run))
+            nodes[key] = Node(key, run.kind, f"{singular(run.kind)} {run.id}", brief, written, run.status)
+        for key in dict.fromkeys([*(source for source, _ in self.labels), *self.details, *asked]):
+            kind, _, place = key.partition(":")
+            if key in nodes:
+                continue
+            if kind == DATA:
+                container, dataset = split_address(place)
+                name = PurePosixPath(container).name or container
+                title = f"{name}/{dataset}" if dataset else name
+                nodes[key] = Node(key, DATA, title, (str(PurePosixPath(container).parent),))
+            else:  # a run that this store does not hold
+                kind, _, run_id = key.partition("/")
+                nodes[key] = Node(key, kind, f"{singular(kind)} {run_id}", ("not in this store",), status=MISSING)
         for key, lines in self.details.items():
             nodes[key] = replace(nodes[key], details=(*nodes[key].details, *lines))
         links = [Link(*ends, ", ".join(filter(None, words))) for ends, words in self.labels.items()]
@@ -251,7 +261,7 @@ class _Gathering:
         if key not in self.details:
             self.details[key] = {made.describe(address): None} if made else {}
             for source in made.sources if made else ():
-                self._link(self._source(source)[0], key, made.tool if made else "")
+                self.labels[self._source(source)[0], key][made.tool if made else ""] = None
         return key, ""
 
     def _stands_apart(self, address: str, seen: tuple[str, ...]) -> bool:
@@ -273,34 +283,27 @@ class _Gathering:
             for source in made.sources:
                 yield from self._steps(source, (*seen, address))
 
-    def _link(self, source: str, target: str, label: str) -> None:
-        self.labels[source, target][label] = None
-
     def _parents(self, run: RunSummary) -> Iterable[tuple[str, str]]:
         parent = run.parent if isinstance(run.parent, Mapping) else {}
         for kind, run_id in run.parents:
             if kind == run.kind == "predictions":
                 yield run_key(kind, run_id), _RESUMED
                 continue
-            of_it = [origin for origin in origins(parent) if (kind, run_id) in named_runs(origin)] or [parent]
-            yield run_key(kind, run_id), " and ".join(filter(None, map(_words_of, of_it)))
+            labels = []
+            for origin in [one for one in origins(parent) if (kind, run_id) in named_runs(one)] or [parent]:
+                sha256, iteration = str(origin.get("sha256") or "")[:_SHOWN_OF_HASHES], origin.get("iteration")
+                checkpoint = "" if iteration is None else f"checkpoint {iteration}"
+                words = (str(origin.get("role") or ""), checkpoint, f"sha256 {sha256}" if sha256 else "")
+                labels.append(", ".join(filter(None, words)))
+            yield run_key(kind, run_id), " and ".join(filter(None, labels))
         resumed = run.result.get("prediction_id") if isinstance(run.result, Mapping) else None
         # what a run that noted no parent of this kind says by its result
         if run.kind == "predictions" and isinstance(resumed, int) and resumed != run.id:
             before = self.runs.get(run_key(run.kind, resumed))
             theirs, mine = set(outputs(before)) if before is not None else set(), set(outputs(run))
-            if (
-                not theirs or not mine or theirs & mine
-            ):  # else it is the id that the run itself had before it was delivered or copied
+            # else it is the id that the run itself had before it was delivered or copied
+            if not theirs or not mine or theirs & mine:
                 yield run_key(run.kind, resumed), _RESUMED
-
-
-def _words_of(origin: Mapping[str, Any]) -> str:
-    """Describe the checkpoint of a training that was used."""
-    sha256, iteration = str(origin.get("sha256") or "")[:_SHOWN_OF_HASHES], origin.get("iteration")
-    role = str(origin.get("role") or "")
-    words = [role, "" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
-    return ", ".join(filter(None, words))
 
 
 def outputs(run: RunSummary) -> list[str]:
@@ -309,21 +312,3 @@ def outputs(run: RunSummary) -> list[str]:
     written = result.get("outputs")
     places = [str(PurePosixPath(str(place)).parent) for place in written.values()] if isinstance(written, dict) else []
     return [*places, str(result["address"])] if result.get("address") else places
-
-
-def _run_node(key: str, run: RunSummary) -> Node:
-    day = run.start_time.astimezone().strftime("%Y-%m-%d") if run.start_time else ""
-    lines = tuple(filter(None, (run.name, " ".join(filter(None, [run.status, day])))))
-    written = tuple(f"wrote {place}" for place in outputs(run))
-    return Node(key, run.kind, f"{singular(run.kind)} {run.id}", lines, written, run.status)
-
-
-def _other_node(key: str) -> Node:
-    """Data, or a run that this store does not hold."""
-    kind, _, place = key.partition(":")
-    if kind == DATA:
-        container, dataset = split_address(place)
-        name = PurePosixPath(container).name or container
-        return Node(key, DATA, f"{name}/{dataset}" if dataset else name, (str(PurePosixPath(container).parent),))
-    kind, _, run_id = key.partition("/")
-    return Node(key, kind, f"{singular(kind)} {run_id}", ("not in this store",), status=MISSING)

@@ -52,8 +52,15 @@ def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: dat
         return None
     boot, heard = boot_id(), utc_moment(heartbeat) or utc_moment(start)
     if boot == host.get("boot_id"):
-        is_near = host.get("pid_namespace", pid_namespace()) == pid_namespace()
-        return _process_exists(host["pid"], host) if is_near else None
+        if host.get("pid_namespace", pid_namespace()) != pid_namespace():
+            return None
+        started, ticks = process_start(host["pid"]), start_ticks(host["pid"])
+        if started is not None and ticks is not None and isinstance(host.get("process_ticks"), int):
+            return bool(ticks == host["process_ticks"])
+        recorded = host.get("process_start")
+        return started is not None and (
+            not isinstance(recorded, (int, float)) or abs(started - recorded) < _SECONDS_STARTS_MAY_DIFFER
+        )
     if boot is not None and heard is not None and heard < boot_time():
         return False  # a younger heartbeat would come from another machine of the same name
     return None
@@ -130,15 +137,6 @@ def start_ticks(pid: int) -> int | None:
         return int(fields[_TICKS_AMONG_THE_FIELDS])
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _process_exists(pid: int, host: Mapping[str, Any]) -> bool:
-    found, ticks, recorded = process_start(pid), start_ticks(pid), host.get("process_start")
-    if found is None:
-        return False
-    if ticks is not None and isinstance(host.get("process_ticks"), int):
-        return bool(ticks == host["process_ticks"])
-    return not isinstance(recorded, (int, float)) or abs(found - recorded) < _SECONDS_STARTS_MAY_DIFFER
 
 
 class Heartbeat(threading.Thread):

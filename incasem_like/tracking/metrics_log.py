@@ -15,9 +15,10 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,7 @@ from incasem_like.tracking.values import as_utc
 
 _LINES_AT_ONCE = 1000
 START_OF_A_POINT = b'{"name"'
-_UNDEFINED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 log = logging.getLogger("incasem_like.tracking")
-_NOTHING_WITHDRAWN: Mapping[str, Any] = {"withdrawn_after": math.inf}
 
 
 class AlreadyWrittenError(Exception):
@@ -40,12 +39,16 @@ class AlreadyWrittenError(Exception):
 class MetricsLog:
     """Appends to a run's log, which is made when opened, and locks it for as long as it is open.
 
+    Memory does not grow with the run.
+
     Attributes:
+        table: What a store holds of the run's metrics, after ``begin`` or ``resume``.
         refused: Why the file did not take what waits to be written, or None.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.table = MetricTable()
         self.refused: OSError | None = None
         self._file: int | None = None
         self._pending: list[str] = []
@@ -61,16 +64,42 @@ class MetricsLog:
         if not lock(file, wait=False):
             os.close(file)
             raise AlreadyWrittenError
-        self._file, self._length = file, _length_of_whole_lines(self.path)
+        self._file, self._length = file, os.fstat(file).st_size
+        for start in range((self._length - 1) // 4096 * 4096, -1, -4096):
+            newline = os.pread(file, min(4096, self._length - start), start).rfind(b"\n")
+            self._length = start + newline + 1
+            if newline >= 0:
+                break
         os.ftruncate(file, self._length)
 
-    def add_points(self, name: str, points: Iterable[tuple[int, float, datetime]]) -> None:
-        """Add points of a metric; ``save`` writes them."""
-        start = f'{START_OF_A_POINT.decode()}: {json.dumps(name)}, "step": '
-        for step, value, moment in points:
-            number = repr(value)
-            number = _UNDEFINED.get(number, number)
-            self._pending.append(f'{start}{step}, "value": {number}, "time": "{moment.isoformat()}"}}\n')
+    def begin(self, token: str, limit: int) -> None:
+        """Begin the log of a new run in its first session; its table has at most ``limit`` points of each metric."""
+        self.add_marker(session=token)
+        self.save()
+        self.table = MetricTable(limit)
+
+    def resume(self, token: str, iteration: int, counts: Mapping[str, int] | None, limit: int) -> None:
+        """Resume the log of a run in a new session; what it logged after an iteration is withdrawn.
+
+        ``counts`` are the numbers of points of each metric then; None if nobody noted them.
+        """
+        self.add_marker(session=token)
+        self.add_marker(withdrawn_after=iteration, counts=counts)
+        self.save()
+        self.table = read_table(self.path, limit)
+
+    def take(self, metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add new points, in the form in which Sacred passes them to observers, and write them.
+
+        An ``OSError`` means that the file does not take them now: the next call tries again, and the table has them.
+        """
+        for name, columns in metrics_by_name.items():
+            start = f'{START_OF_A_POINT.decode()}: {json.dumps(name)}, "step": '
+            for step, value, moment in zip(columns["steps"], columns["values"], columns["timestamps"], strict=True):
+                time = moment.isoformat()
+                self._pending.append(f'{start}{step}, "value": {json.dumps(value)}, "time": "{time}"}}\n')
+                self.table.add(name, step, value, moment)
+        self.save()
 
     def add_marker(self, **content: Any) -> None:
         """Add a line about those before it; ``save`` writes it."""
@@ -114,19 +143,6 @@ class MetricsLog:
             self._file = None
 
 
-def _length_of_whole_lines(path: Path) -> int:
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 4096)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-    return 0
-
-
 def read_log(path: Path) -> dict[str, Metric]:
     """Read all metrics of a log, without what was withdrawn."""
     columns: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
@@ -155,21 +171,23 @@ def read_table(path: Path, limit: int = MAX_POINTS) -> MetricTable:
     return table
 
 
-def goes_on_from(path: Path, sessions: list[str]) -> bool:
-    """Return whether a log ends where the run ended whose sessions had these tokens, so that it may be resumed."""
+def goes_on_from(path: Path, sessions: list[str], *, complete: bool = False) -> bool:
+    """Return whether a log ends where the run ended whose sessions had these tokens, so that it may be resumed.
+
+    With ``complete``: whether it holds all points, from the first session to the last.
+    """
     if not path.is_file():
         return False
-    tokens, base = _written_by(path)
-    written = [token for token in tokens if token in sessions]  # others died before they wrote anything else
-    return bool(written) and (sessions == written if base is None else sessions[-len(written) :] == written)
-
-
-def is_complete(path: Path, sessions: list[str]) -> bool:
-    """Return whether a log holds a run's metrics at full resolution, from its first session to its last."""
-    if not goes_on_from(path, sessions):
+    written: list[str] = []
+    base = None
+    for _, marker in _markers(path):
+        if "base" in marker:
+            written, base = [], marker["base"]
+        elif marker.get("session") in sessions:  # others died before they wrote anything else
+            written.append(marker["session"])
+    if complete and any(metric.get("stride", 1) > 1 for metric in (base or {}).values()):
         return False
-    base = _written_by(path)[1] or {}
-    return all(metric.get("stride", 1) == 1 for metric in base.values())
+    return bool(written) and (sessions == written if base is None else sessions[-len(written) :] == written)
 
 
 def was_written_in(path: Path, sessions: list[str]) -> bool:
@@ -186,18 +204,6 @@ def base_of(table: MetricTable) -> dict[str, Any]:
     return documents
 
 
-def _written_by(path: Path) -> tuple[list[str], dict[str, Any] | None]:
-    """List the sessions that wrote a log since its last base, and give that."""
-    written: list[str] = []
-    base = None
-    for _, marker in _markers(path):
-        if "base" in marker:
-            written, base = [], marker["base"]
-        elif "session" in marker:
-            written.append(marker["session"])
-    return written, base
-
-
 def _lines_that_count(path: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yield the points of a log, and the base before them, but not the points that a later line withdraws.
 
@@ -206,18 +212,15 @@ def _lines_that_count(path: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[s
     markers = _markers(path)
     start = max((number for number, marker in markers if "base" in marker), default=0)
     coming = [marker for number, marker in markers if "withdrawn_after" in marker and number > start]
-    bound = _reaching_furthest(coming)
+    coming.append({"withdrawn_after": math.inf})
+    bound = min(coming, key=itemgetter("withdrawn_after"))
     with open(path, "rb") as file:
         for content in _contents(path, islice(file, start, None)):
             if "withdrawn_after" in content:
                 coming = coming[1:]
-                bound = _reaching_furthest(coming)
+                bound = min(coming, key=itemgetter("withdrawn_after"))
             elif "base" in content or ("name" in content and content["step"] <= bound["withdrawn_after"]):
                 yield content, bound
-
-
-def _reaching_furthest(withdrawals: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return min(withdrawals, key=lambda marker: marker["withdrawn_after"], default=_NOTHING_WITHDRAWN)
 
 
 def _markers(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -250,29 +253,11 @@ def _read(path: Path, line: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-class RunMetrics:
-    """Takes what a run logs into its open log and the table that its store holds; memory does not grow with the run."""
-
-    def __init__(self, log: MetricsLog, table: MetricTable) -> None:
-        self.log, self.table = log, table
-
-    def take(self, metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add new points, in the form in which Sacred passes them to observers, and write them to the log.
-
-        An ``OSError`` means that the log does not take them now: the next call tries again, and the table has them.
-        """
-        for name, columns in metrics_by_name.items():
-            points = list(zip(columns["steps"], columns["values"], columns["timestamps"], strict=True))
-            self.log.add_points(name, points)
-            for step, value, moment in points:
-                self.table.add(name, step, value, moment)
-        self.log.save()
-
-
 def not_saved(log: MetricsLog, run_id: int | None) -> IncasemError:
     """Make the error of a run whose metrics cannot be written: it must not go on as if nothing were missing."""
     assert log.refused is not None
-    said = f"The metrics of run {run_id} cannot be written to {log.path} ({log.refused.strerror or log.refused})"
-    if log.refused.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFullError(f"{said}: free some space, then continue the run.")
-    return StoreError(f"{said}: check the disk, then continue the run.")
+    is_full = log.refused.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return (DiskFullError if is_full else StoreError)(
+        f"The metrics of run {run_id} cannot be written to {log.path} ({log.refused.strerror or log.refused}): "
+        f"{'free some space' if is_full else 'check the disk'}, then continue the run."
+    )

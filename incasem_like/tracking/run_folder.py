@@ -17,7 +17,7 @@ from typing import Any, Literal
 from incasem_like.disk import is_locked, write_whole
 from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
 from incasem_like.tracking.kinds import KINDS
-from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, was_written_in
+from incasem_like.tracking.metrics_log import MetricsLog, goes_on_from, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.values import as_mapping, as_sequence, from_bson, plain
 
@@ -117,10 +117,9 @@ class RunFolder:
 
     def read_leniently(self, name: str) -> dict[str, Any]:
         """Read a file of the run; empty where it cannot be read."""
-        try:
+        with contextlib.suppress(IncasemError, OSError):
             return self.read(name)
-        except (IncasemError, OSError):
-            return {}
+        return {}
 
     @property
     def annotations(self) -> dict[str, Any]:
@@ -212,12 +211,11 @@ class OpenedRun:
     """A run that this process, and no other, writes from now on.
 
     ``entry`` is its document but for config, info and output; ``sessions`` are the processes that wrote it, this one
-    last; ``metrics``, ``info`` and ``output`` are what it logged, noted and printed before.
+    last; ``info`` and ``output`` are what it noted and printed before.
     """
 
     folder: RunFolder
     entry: dict[str, Any]
-    metrics: RunMetrics
     sessions: list[dict[str, Any]]
     info: dict[str, Any] = field(default_factory=dict)
     output: str = ""
@@ -360,21 +358,18 @@ class PortableRun(RunFolder):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        if not (self.folder / MANIFEST).is_file():
-            raise DataError(
-                f"{folder} is not an exported run: it has no {MANIFEST}; name a folder that runs export made."
-            )
         manifest = self.read(MANIFEST)
-        if manifest.get("format") == FORMAT and manifest.get("version", 0) > VERSION:
+        number, kind, version = (manifest.get(key) for key in ("id", "kind", "version"))
+        is_whole = isinstance(number, int) and kind in KINDS and isinstance(manifest.get("files"), dict)
+        if manifest.get("format") != FORMAT or not isinstance(version, int) or (version <= VERSION and not is_whole):
             raise DataError(
-                f"{folder} was exported by a later version of this package (format {manifest['version']}, this one "
-                f"reads {VERSION}): update the package."
+                f"{folder} is not an exported run (by its {MANIFEST}, if it has one): name a folder that runs export "
+                "made."
             )
-        number, kind = manifest.get("id"), manifest.get("kind")
-        known = isinstance(manifest.get("version"), int) and isinstance(number, int) and kind in KINDS
-        if manifest.get("format") != FORMAT or not known or not isinstance(manifest.get("files"), dict):
+        if version > VERSION:
             raise DataError(
-                f"{self.folder / MANIFEST} is not that of an exported run: name a folder that runs export made."
+                f"{folder} was exported by a later version of this package (format {version}, this one reads "
+                f"{VERSION}): update the package."
             )
         self.manifest, self.kind, self.id = manifest, str(kind), int(manifest["id"])
         self.origin = str(manifest["store"])
@@ -398,20 +393,17 @@ class PortableRun(RunFolder):
     def verify(self) -> None:
         """Check every file against its hash; ``DataError`` if one is missing, damaged, or outside the folder."""
         files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
-        for relative, entry in files.items():
-            path = self.folder / relative
+        needed = [path for what in SHARED for _, path, _ in self.stored(what) if path is not None]
+        needed += [path for _, path in self.artifacts()]
+        for relative in dict.fromkeys([*files, *(path.relative_to(self.folder).as_posix() for path in needed)]):
+            path, entry = self.folder / relative, files.get(relative)
             if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
-                raise DataError(
-                    f"{self.folder / MANIFEST} names {relative}, which is outside the folder: do not use it."
-                )
-            if not path.is_file():
-                raise DataError(f"{path} is missing from the exported run: copy the whole folder again.")
+                raise DataError(f"{self.folder / MANIFEST} names {relative}, outside the folder: do not use it.")
+            if not path.is_file() or entry is None:
+                where = "the exported run" if entry is not None else "the list of the exported run's files"
+                raise DataError(f"{path} is missing from {where}: copy the whole folder again.")
             if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
                 raise DataError(f"{path} changed since the run was exported: copy the whole folder again.")
-        stored = [path for what in SHARED for _, path, _ in self.stored(what) if path is not None]
-        for path in (*stored, *(path for _, path in self.artifacts())):
-            if path.relative_to(self.folder).as_posix() not in files:
-                raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")
         for sha256, relative in (self.manifest.get("checkpoints") or {}).items():
             if (files.get(relative) or {}).get("sha256") != sha256:
                 raise DataError(f"{self.folder / MANIFEST} names a checkpoint {relative} that is none: do not use it.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from incasem_like.tracking.values import as_utc
+from incasem_like.tracking.values import as_mapping, as_utc
 
 MAX_POINTS = 2000
 Point = tuple[int, float, datetime]
@@ -117,12 +117,21 @@ class MetricTable:
         self.series: dict[str, BoundedSeries] = {}
         self.summary: dict[str, Summary] = {}
 
+    @classmethod
+    def from_documents(
+        cls, documents: Mapping[str, Mapping[str, Any]], limit: int, summaries: Mapping[str, Any] | None = None
+    ) -> MetricTable:
+        """Make a table from a store's documents of metrics, and their summaries where there are any."""
+        table = cls(limit)
+        for name, document in documents.items():
+            table.put(name, document, as_mapping(summaries).get(name))
+        return table
+
     def add(self, name: str, step: int, value: float, moment: datetime) -> None:
         """Add a point."""
-        series = self.series.get(name)
-        if series is None:
-            series = self.series[name] = BoundedSeries(self.limit)
-        series.append(step, value, moment)
+        if name not in self.series:
+            self.series[name] = BoundedSeries(self.limit)
+        self.series[name].append(step, value, moment)
         self._summarize(name, step, value)
 
     def put(self, name: str, document: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> None:
@@ -140,7 +149,7 @@ class MetricTable:
 
     def counts(self) -> dict[str, int]:
         """Return the length of each full series."""
-        return {name: series.count for name, series in self.series.items()}
+        return {name: series.count for name, series in list(self.series.items())}
 
     def withdraw(self, after_step: int, counts: Mapping[str, int] | None = None) -> None:
         """Withdraw what was logged after a step, see ``BoundedSeries.withdraw``; a metric without points is removed.
@@ -163,10 +172,9 @@ class MetricTable:
                     self.summary[name].update({key: before[key], f"{key}_step": at})
 
     def _summarize(self, name: str, step: int, value: float) -> None:
-        found = self.summary.get(name)
-        if found is None:
-            empty = dict.fromkeys(("last", "last_step", "min", "min_step", "max", "max_step"))
-            found = self.summary[name] = empty
+        if name not in self.summary:
+            self.summary[name] = dict.fromkeys(("last", "last_step", "min", "min_step", "max", "max_step"))
+        found = self.summary[name]
         found["last"], found["last_step"] = value, step
         if math.isnan(value):
             return

@@ -10,8 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from incasem_like.errors import InputError, RunTakenError
-from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, read_table
-from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.values import as_mapping, as_sequence, plain
 
 OBSERVER_KEYS = ("sessions", "summary", "metrics")  # of info; what the observer adds to what the run notes
@@ -65,23 +63,6 @@ def describe_session(token: str, start: Start, iteration: int = 0) -> dict[str, 
     }
 
 
-def begin_metrics(log: MetricsLog, token: str, limit: int) -> RunMetrics:
-    """Begin the log of a new run."""
-    log.add_marker(session=token)
-    log.save()
-    return RunMetrics(log, MetricTable(limit))
-
-
-def resume_metrics(
-    log: MetricsLog, token: str, iteration: int, info: Mapping[str, Any] | None, limit: int
-) -> RunMetrics:
-    """Resume the log of a run: what it logged after the iteration it resumes from is withdrawn."""
-    log.add_marker(session=token)
-    log.add_marker(withdrawn_after=iteration, counts=counts_at(info, iteration))
-    log.save()
-    return RunMetrics(log, read_table(log.path, limit))
-
-
 def tokens(info: Mapping[str, Any] | None) -> list[str]:
     """List the tokens of all sessions of a run."""
     sessions = as_sequence(as_mapping(info).get("sessions"))
@@ -99,8 +80,9 @@ def counts_at(info: Mapping[str, Any] | None, iteration: int) -> dict[str, int] 
 def continued_meta(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
     """Merge options and comment of a run and of the call that resumes it; what the call leaves out stays."""
     old, new = dict(before or {}), plain(now)
-    options = {**(old.get("options") or {}), **_given(new.get("options") or {})}
-    return {**old, **_given(new), "options": options}
+    options = {key: value for key, value in (new.get("options") or {}).items() if value is not None}
+    given = {key: value for key, value in new.items() if value is not None}
+    return {**old, **given, "options": {**(old.get("options") or {}), **options}}
 
 
 def id_taken(run_id: int | None, description: str, resume: str | None = None) -> InputError:
@@ -117,7 +99,3 @@ def taken_over(run_id: int, description: str) -> RunTakenError:
         f"Run {run_id} in {description} was continued by another process, which had reason to think this one dead: "
         "this one ends here and leaves the record to it."
     )
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}

@@ -95,7 +95,13 @@ def test_a_run_begun_offline_is_delivered(lab: Lab) -> None:
         run.log_scalar("loss", 0.5, 1)
         return "done"
 
-    run_experiment(name="train", config={"a": 1}, main=work, store=offline_store(lab.store()), run_name="at sea")
+    run_experiment(
+        name="train",
+        config={"a": 1},
+        main=work,
+        store=offline_store("trainings", lab.store().runs_directory),
+        run_name="at sea",
+    )
     shown = lab.ask("runs", "sync")
     assert shown.status == 0, shown
     assert "Training run 1: run delivered" in shown.output

@@ -94,6 +94,7 @@ from pathlib import Path
 from incasem_like.pretrained.downloading import *
 from incasem_like.pretrained.manifest import PublishedFile
 from incasem_like.pretrained.fetching import open_session
+from incasem_like.pretrained.checkpoint_run import read_whole
 models = Path({str(models)!r})
 published = PublishedFile(file="thing.bin", key="models/thing.bin")
 Downloader(models, {server.url!r}, open_session()).file(published, models / "thing.bin", read_whole)

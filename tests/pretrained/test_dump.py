@@ -11,7 +11,7 @@ from pretrained import dumps, incasem_runs
 from pretrained.dumps import archive_bytes, write_folder
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.pretrained.databases import ORIGINAL_RECORD, is_archive, is_dump_folder, open_dump
+from incasem_like.pretrained.databases import ORIGINAL_RECORD, is_archive, is_dump_folder, open_database
 
 DATABASE = incasem_runs.database(
     *(incasem_runs.run(run_id, f"run_{run_id}", incasem_runs.config()) for run_id in (1837, 1841, 1847))
@@ -34,7 +34,7 @@ def write(path: Path, how: str) -> Path:
 def test_runs_with_metrics_and_files_are_read(tmp_path: Path, how: str) -> None:
     path = write(tmp_path, how)
     assert is_dump_folder(path) or is_archive(path)
-    with open_dump(path) as dump:
+    with open_database(path) as dump:
         found = dump
         assert (dump.database, found.ids()) == ("public_fiborganelle", [1837, 1841, 1847])
         run = next(found.runs([1841]))
@@ -58,7 +58,7 @@ def test_an_archive_that_breaks_off_is_told_apart_from_a_short_one(tmp_path: Pat
     content = archive_bytes(DATABASE, segment=1)
     path = tmp_path / "archive"
     path.write_bytes(content[: int(len(content) * where) - 1])
-    with pytest.raises(DataError, match=r"damaged|not an archive"), open_dump(path):
+    with pytest.raises(DataError, match=r"damaged|not an archive"), open_database(path):
         pass
 
 
@@ -67,7 +67,7 @@ def test_an_archive_cut_between_two_segments_is_incomplete(tmp_path: Path) -> No
     end = content.rindex(dumps.TERMINATOR, 0, int(len(content) * 0.6)) + 4
     path = tmp_path / "archive"
     path.write_bytes(content[:end])
-    with pytest.raises(DataError, match="ends within"), open_dump(path):
+    with pytest.raises(DataError, match="ends within"), open_database(path):
         pass
 
 
@@ -76,14 +76,14 @@ def test_a_changed_bit_in_an_archive_is_noticed(tmp_path: Path) -> None:
     content[content.index(b"cell_1_er")] ^= 1
     path = tmp_path / "archive"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"checksum of public_fiborganelle\.fs\.chunks"), open_dump(path):
+    with pytest.raises(DataError, match=r"checksum of public_fiborganelle\.fs\.chunks"), open_database(path):
         pass
 
 
 def test_a_compressed_archive_that_breaks_off_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(gzip.compress(archive_bytes(DATABASE))[:-200])
-    with pytest.raises(DataError, match="damaged"), open_dump(path):
+    with pytest.raises(DataError, match="damaged"), open_database(path):
         pass
 
 
@@ -91,7 +91,7 @@ def test_something_else_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(b"PK\x03\x04 something else")
     assert not is_archive(path)
-    with pytest.raises(DataError, match="not an archive"), open_dump(path):
+    with pytest.raises(DataError, match="not an archive"), open_database(path):
         pass
 
 
@@ -99,7 +99,7 @@ def test_a_file_in_a_folder_that_breaks_off_is_damaged(tmp_path: Path) -> None:
     path = write(tmp_path, "folder")
     runs = path / incasem_runs.DATABASE / "runs.bson"
     runs.write_bytes(runs.read_bytes()[:-10])
-    with open_dump(path) as dump, pytest.raises(DataError, match="damaged"):
+    with open_database(path) as dump, pytest.raises(DataError, match="damaged"):
         dump.ids()
 
 
@@ -107,18 +107,18 @@ def test_of_several_databases_one_has_to_be_named(tmp_path: Path) -> None:
     two = {**DATABASE, ("incasem_predictions", "runs"): [incasem_runs.run(7, "other", incasem_runs.config())]}
     path = tmp_path / "archive"
     path.write_bytes(archive_bytes(two))
-    with pytest.raises(InputError, match=r"incasem_predictions, public_fiborganelle: choose one"), open_dump(path):
+    with pytest.raises(InputError, match=r"incasem_predictions, public_fiborganelle: choose one"), open_database(path):
         pass
-    with open_dump(path, "incasem_predictions") as dump:
+    with open_database(path, "incasem_predictions") as dump:
         assert dump.ids() == [7]
-    with pytest.raises(InputError, match="no runs in a database lab"), open_dump(path, "lab"):
+    with pytest.raises(InputError, match="no runs in a database lab"), open_database(path, "lab"):
         pass
 
 
 def test_a_database_without_runs_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(archive_bytes({("lab", "cells"): [{"_id": 1}]}))
-    with pytest.raises(InputError, match="no database with runs"), open_dump(path):
+    with pytest.raises(InputError, match="no database with runs"), open_database(path):
         pass
 
 
@@ -127,7 +127,7 @@ def test_a_run_that_never_ended_was_killed_when_last_heard_of(tmp_path: Path) ->
     del run["stop_time"]
     path = tmp_path / "archive"
     path.write_bytes(archive_bytes(incasem_runs.database(run)))
-    with open_dump(path) as dump:
+    with open_database(path) as dump:
         document = next(dump.runs()).document
     assert (document["status"], document["stop_time"]) == ("KILLED", document["heartbeat"])
 
@@ -136,7 +136,7 @@ def test_a_run_whose_network_is_unknown_here_is_read_with_the_reason(tmp_path: P
     run = incasem_runs.run(1700, "two_tasks", incasem_runs.config(type="MultitaskUnet"))
     path = tmp_path / "archive"
     path.write_bytes(archive_bytes(incasem_runs.database(run)))
-    with open_dump(path) as dump:
+    with open_database(path) as dump:
         found = next(dump.runs())
     assert "MultitaskUnet" in found.problem
     assert found.document["config"]["model"]["type"] == "MultitaskUnet"
@@ -147,7 +147,7 @@ def test_a_file_that_the_database_lost_a_part_of_is_named(tmp_path: Path, collec
     lost = DATABASE[incasem_runs.DATABASE, collection][1:]
     path = tmp_path / "archive"
     path.write_bytes(archive_bytes({**DATABASE, (incasem_runs.DATABASE, collection): lost}))
-    with open_dump(path) as dump:
+    with open_database(path) as dump:
         run = next(dump.runs([1837]))
     assert run.missing == ("er.json",)
     assert run.document["info"]["imported"]["files_not_in_dump"] == ["er.json"]
@@ -159,5 +159,5 @@ def test_the_name_of_a_file_does_not_lead_out_of_its_run(tmp_path: Path) -> None
     run["artifacts"][0]["name"] = "../../.ssh/keys"
     path = tmp_path / "archive"
     path.write_bytes(archive_bytes(incasem_runs.database(run)))
-    with open_dump(path) as dump:
+    with open_database(path) as dump:
         assert sorted(next(dump.runs()).artifacts) == ["_.._.ssh_keys", ORIGINAL_RECORD]

@@ -161,7 +161,7 @@ def test_one_run_of_a_database_may_get_another_id(models: Models, bucket: FileSe
     assert open_store(None, "trainings", here / "runs").ids() == [12]
 
 
-def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
+def test_a_mock_db_is_imported(models: Models, here: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = here / "mock_db"
     folder.mkdir()
     (folder / "er_1841.json").write_text(json.dumps(incasem_runs.config()))
@@ -171,8 +171,8 @@ def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
     (folder / "ledger.json").write_text(json.dumps(ledger))
     printed = models("import", str(folder))
     assert "Imported run 1841 (er): its record; its checkpoint is not here" in printed
-    assert "Run 1850 is a prediction with run 1841" in printed
-    assert "file of run 1847 is missing" in printed
+    assert "Run 1850 is left out: it is a prediction with run 1841" in caplog.text
+    assert "Run 1847 is left out: its file mito_1847.json is missing" in caplog.text
     assert models("import", str(folder / "er_1841.json")).startswith("Already there: run 1841")
 
 

@@ -15,6 +15,7 @@ from pretrained.small_models import checkpoint_bytes, make_network
 from incasem_like.config import ModelConfig, TrainingConfig, load_training_config, resolve_training_config
 from incasem_like.errors import CheckpointError, ConfigError, InputError
 from incasem_like.networks import build_network, read_checkpoint
+from incasem_like.networks.checkpoints import as_checkpoint
 from incasem_like.pretrained.checkpoint_run import (
     check_fits,
     read_imported,
@@ -23,7 +24,7 @@ from incasem_like.pretrained.checkpoint_run import (
     run_of_checkpoint,
     updates_seen,
 )
-from incasem_like.pretrained.databases import is_mock_db, read_mock_db
+from incasem_like.pretrained.databases import MockDb, is_mock_db
 from incasem_like.pretrained.foreign import parent_of, translate
 from incasem_like.pretrained.manifest import read_manifest
 
@@ -120,10 +121,10 @@ def test_the_parent_of_a_fine_tuned_model_is_known(training: dict[str, Any], par
 )
 def test_a_network_is_told_by_its_tensors(values: dict[str, Any]) -> None:
     model = ModelConfig.model_validate(values)
-    found = recognize(build_network(model).state_dict(), Path("x.pt"))
-    assert ModelConfig.model_validate(found.model) == model
+    found, assumed = recognize(build_network(model).state_dict(), Path("x.pt"))
+    assert ModelConfig.model_validate(found) == model
     told = values.get("constant_upsample") is False or values.get("type") == "OneConv3d"
-    assert found.assumed == (() if told else ("model.downsample_factors",))
+    assert assumed == (() if told else ("downsample_factors",))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_a_published_checkpoint_alone_becomes_a_run_of_its_model(checkpoint_file
     assert (run.id, run.name, config.data.voxel_size) == (1675, "mito_HPF", (4, 4, 4))
     assert (config.model.num_fmaps, config.model.downsample_factors) == (2, ((2, 2, 2),))
     assert run.document["info"]["model"]["organelle"] == "mitochondria"
-    check_fits(checkpoint_file, run.document["config"])
+    check_fits(read_imported(checkpoint_file), run.document["config"])
 
 
 def test_blocks_of_an_unusual_network_have_sizes_that_it_takes(tmp_path: Path) -> None:
@@ -196,7 +197,9 @@ def test_a_checkpoint_of_unknown_voxel_size_is_not_guessed_at(tmp_path: Path) ->
         run_of_checkpoint(read_imported(path), run_id=1)
 
 
-def test_a_ledger_leads_to_trainings_and_leaves_predictions_aside(tmp_path: Path) -> None:
+def test_a_ledger_leads_to_trainings_and_leaves_predictions_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     er = incasem_runs.config() | {"prediction": {"run_id_training": 1841, "checkpoint": "/root/x.pt"}}
     prediction = incasem_runs.config() | {"prediction": {"run_id_training": 1841}}
     for name, content in (("er_1841.json", er), ("mine_1842.json", prediction)):
@@ -204,9 +207,9 @@ def test_a_ledger_leads_to_trainings_and_leaves_predictions_aside(tmp_path: Path
     ledger = {"1841": "er_1841.json", "1842": "mine_1842.json", "1847": "mito_1847.json"}
     (tmp_path / "ledger.json").write_text(json.dumps(ledger))
     assert is_mock_db(tmp_path)
-    found = read_mock_db(tmp_path)
-    assert found.missing == (1847,)
-    (run,) = found.runs()
+    (run,) = MockDb(tmp_path).runs()
+    assert "Run 1842 is left out: it is a prediction with run 1841" in caplog.text
+    assert "Run 1847 is left out: its file mito_1847.json is missing" in caplog.text
     assert (run.id, run.name, run.document["config"]["training"]["iterations"]) == (1841, "er", 90000)
     assert run.document["info"]["original_config"]["prediction"]["checkpoint"] == "/root/x.pt"
 
@@ -215,7 +218,7 @@ def test_a_ledger_leads_to_trainings_and_leaves_predictions_aside(tmp_path: Path
 def test_a_ledger_of_another_form_is_refused(tmp_path: Path, ledger: str) -> None:
     (tmp_path / "ledger.json").write_text(ledger)
     with pytest.raises(InputError, match="not a ledger"):
-        read_mock_db(tmp_path)
+        MockDb(tmp_path)
 
 
 def test_a_changed_bit_in_a_tensor_is_noticed(checkpoint_file: Path) -> None:
@@ -237,7 +240,7 @@ def test_a_damaged_checkpoint_file_is_one_sentence_or_as_good_as_whole(checkpoin
             spoilt[source.randrange(min(len(spoilt), 3000))] ^= 1 << source.randrange(8)
         checkpoint_file.write_bytes(spoilt)
         try:
-            found = read_whole(checkpoint_file).network_state
+            found = as_checkpoint(read_whole(checkpoint_file), checkpoint_file).network_state
         except CheckpointError:
             refused += 1
         else:

@@ -8,6 +8,7 @@ import pytest
 
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
+from incasem_like.tracking.stores.records import choose_checkpoint
 
 DICE = {10: 0.5, 20: 0.9, 30: math.nan, 40: 0.7}
 CONFIG = {"training": {"checkpoints": {"best_metric": "dice_class_1", "best_mode": "max"}}}
@@ -52,21 +53,23 @@ def test_a_checkpoint_is_on_record_as_soon_as_it_is_registered(store: RunStore, 
     run_experiment(name="train", config={}, main=main, store=store)
 
 
-def test_best_last_iteration_and_path_choose_a_checkpoint(store: RunStore) -> None:
+def test_best_last_and_iteration_choose_a_checkpoint(store: RunStore) -> None:
     record = store.get(train(store))
     assert record.checkpoint("best").iteration == 20
-    assert record.checkpoint("best", mode="min").iteration == 10
+    record.config = {"training": {"checkpoints": {"best_metric": "dice_class_1", "best_mode": "min"}}}
+    assert record.checkpoint("best").iteration == 10
     assert record.checkpoint("last").iteration == 40
     assert record.checkpoint("30").iteration == record.checkpoint(30).iteration == 30
-    assert record.checkpoint(str(record.checkpoints[2].path)).iteration == 30
+    assert choose_checkpoint(record, str(record.checkpoints[2].path)).iteration == 30
 
 
 def test_a_checkpoint_that_is_not_there_names_those_that_are(store: RunStore) -> None:
     record = store.get(train(store))
     with pytest.raises(CheckpointError, match=r"no checkpoint '25': choose best, last or one of .* 10, 20, 30, 40"):
         record.checkpoint(25)
+    record.config = {"training": {"checkpoints": {"best_metric": "jaccard"}}}
     with pytest.raises(CheckpointError, match=r"measured by 'jaccard' .metrics known: dice_class_1.: choose last"):
-        record.checkpoint("best", metric="jaccard")
+        record.checkpoint("best")
     run_experiment(name="train", config={}, main=lambda run: None, store=store)
     with pytest.raises(CheckpointError, match=r"Run 2 in .* has no checkpoint"):
         store.get(2).checkpoint("last")

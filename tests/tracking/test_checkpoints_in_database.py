@@ -221,15 +221,15 @@ def test_a_run_that_was_stopped_does_not_wait_for_long(
 def test_ctrl_c_ends_the_wait_for_an_upload_and_not_the_run(
     database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle, ctrl_c = CheckpointUploader._settle, (threading.get_ident(), signal.SIGINT)
+    watch, ctrl_c = CheckpointUploader._watch, (threading.get_ident(), signal.SIGINT)
 
-    def interrupted(self: CheckpointUploader, seconds: float) -> bool:
+    def interrupted(self: CheckpointUploader, deadline: float) -> None:
         """Wait, and be interrupted while waiting."""
-        monkeypatch.setattr(CheckpointUploader, "_settle", settle)
         threading.Timer(0.1, signal.pthread_kill, ctrl_c).start()
-        return settle(self, seconds)
+        watch(self, deadline)
 
-    monkeypatch.setattr(CheckpointUploader, "_settle", interrupted)
+    monkeypatch.setattr(CheckpointUploader, "_watch", interrupted)
+    monkeypatch.setattr(uploader, "SECONDS_WITHOUT_A_WORD", 0.1)
 
     def main(run: Run) -> str:
         write_checkpoint(run, 1)
@@ -277,7 +277,7 @@ def test_a_process_that_lost_the_run_touches_its_checkpoints_no_more(
         with contextlib.suppress(StoreError):  # raised as soon as the run's record notices
             write_checkpoint(run, 20)
             forget(run, 10)
-        eventually(lambda: not any(thread.name == "checkpoint-upload" for thread in threading.enumerate()))
+        eventually(lambda: run._uploader is not None and run._uploader._lost)
         run.flush()
 
     with pytest.raises(StoreError, match="was continued by another process"):

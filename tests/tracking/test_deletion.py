@@ -159,7 +159,7 @@ def test_copies_of_checkpoints_in_the_database_are_freed(mongomock_store: MongoS
         for checkpoint in store.get(run_id).checkpoints:
             store.checkpoint_files.upload(checkpoint.path, run_id, checkpoint.sha256)
     assert sum(checkpoint.bytes for checkpoint in store.get(1).checkpoints) < delete_run(store, 1).bytes
-    assert {stored.run_id for stored in store.checkpoint_files.everything()} == {2}
+    assert {stored.run_id for stored in store.checkpoint_files.of_run(None)} == {2}
 
 
 @pytest.mark.parametrize("moment", ["at once", "models gone", "half of the folders gone", "record half gone"])

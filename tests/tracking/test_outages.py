@@ -178,7 +178,6 @@ def test_a_run_continued_on_another_machine_has_the_same_points_in_the_database(
         log(run, range(51, 91))
 
     def second(run: Run) -> None:
-        assert run.metric_counts() == {"loss": 50}
         log(run, range(51, 201))
 
     run_experiment(name="train", config=few, main=first, store=mongomock_store)

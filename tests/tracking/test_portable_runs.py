@@ -83,17 +83,17 @@ def test_checkpoints_may_stay_behind(store: RunStore, elsewhere: RunStore, tmp_p
         (lambda folder: (folder / "data.json").unlink(), "is missing from the exported run"),
         (lambda folder: (folder / "manifest.json").unlink(), "is not an exported run"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "is damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "not that of an exported run"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "is not an exported run"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(version=99)), "later version"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(files={"../x": {}})), "outside the folder"),
         (
             lambda folder: _edit(folder, lambda manifest: manifest.update(checkpoints={"ab": "../../passwords"})),
             "names a checkpoint",
         ),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(files={})), "not in the list"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(files=[])), "not that of an exported run"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(kind="dreams")), "not that of an exported run"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(id="1")), "not that of an exported run"),
+        (lambda folder: _edit(folder, lambda manifest: manifest.update(files={})), "missing from the list"),
+        (lambda folder: _edit(folder, lambda manifest: manifest.update(files=[])), "is not an exported run"),
+        (lambda folder: _edit(folder, lambda manifest: manifest.update(kind="dreams")), "is not an exported run"),
+        (lambda folder: _edit(folder, lambda manifest: manifest.update(id="1")), "is not an exported run"),
     ],
 )
 def test_a_damaged_folder_is_refused_before_anything_is_written(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from incasem_like.tracking import delete_run, open_store
+from incasem_like.tracking.run_folder import RunFolder
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -30,9 +31,9 @@ def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     read: list[Path] = []
     whole = module._folder_record
 
-    def counted(directory: Path) -> dict[str, Any]:
-        read.append(directory)
-        return whole(directory)
+    def counted(run: RunFolder) -> Any:
+        read.append(run.folder)
+        return whole(run)
 
     monkeypatch.setattr(module, "_folder_record", counted)
     return read

@@ -30,12 +30,20 @@ def work(run: Run) -> str:
 
 
 def offline(store: RunStore, **options: Any) -> None:
-    run_experiment(**{"name": "train", "config": CONFIG, "main": work, "store": offline_store(store), **options})
+    run_experiment(
+        **{
+            "name": "train",
+            "config": CONFIG,
+            "main": work,
+            "store": offline_store(store.kind, store.runs_directory),
+            **options,
+        }
+    )
 
 
 def test_an_offline_run_comes_into_the_database_as_it_was(database: MongoStore) -> None:
     offline(database, run_name="at sea", id_above=6)
-    waiting = offline_store(database).get(7)
+    waiting = offline_store(database.kind, database.runs_directory).get(7)
     (synced,) = sync_journals(database)
     assert (synced.run_id, synced.delivered_as, synced.what) == (7, 7, "run delivered")
     record = database.get(7)
@@ -46,7 +54,7 @@ def test_an_offline_run_comes_into_the_database_as_it_was(database: MongoStore) 
     log = database.metrics_log(7)
     assert log is not None
     assert len([line for line in log.read_text().splitlines() if '"name"' in line]) == 40
-    assert offline_store(database).ids() == []
+    assert offline_store(database.kind, database.runs_directory).ids() == []
     assert sync_journals(database) == []
 
 
@@ -89,10 +97,10 @@ def test_delivering_that_broke_off_is_taken_up(database: MongoStore, monkeypatch
         patched.setattr(sync, "delete_run", stop)
         with pytest.raises(KeyboardInterrupt):
             sync_journals(database)
-    assert offline_store(database).ids() == [1]
+    assert offline_store(database.kind, database.runs_directory).ids() == [1]
     assert [synced.delivered_as for synced in sync_journals(database)] == [1]
     assert database.ids() == [1]
-    assert offline_store(database).ids() == []
+    assert offline_store(database.kind, database.runs_directory).ids() == []
 
 
 def test_a_run_that_is_offline_still_is_left_alone(database: MongoStore) -> None:
@@ -102,13 +110,13 @@ def test_a_run_that_is_offline_still_is_left_alone(database: MongoStore) -> None
         assert "is still running" in synced.what
 
     offline(database, main=main)
-    assert offline_store(database).get(1).status == "COMPLETED"
+    assert offline_store(database.kind, database.runs_directory).get(1).status == "COMPLETED"
     assert database.ids() == []
 
 
 def test_the_journal_of_one_run_can_be_asked_for(database: MongoStore) -> None:
     run_experiment(name="train", config=CONFIG, main=work, store=database)
-    assert database.pending(1) == offline_store(database).pending(1) == []
+    assert database.pending(1) == offline_store(database.kind, database.runs_directory).pending(1) == []
     (journal,) = database.journals
     document = {**(database.database["runs"].find_one({"_id": 1}) or {}), "result": "later"}
     write_journal(journal, document, database.description)
@@ -137,7 +145,7 @@ def test_what_cannot_be_delivered_is_named_and_does_not_hold_up_the_rest(databas
     )
     offline(database)
     offline(database, id_above=5)
-    (offline_store(database).folder / "1" / "config.json").write_text("{")
+    (offline_store(database.kind, database.runs_directory).folder / "1" / "config.json").write_text("{")
     first, second, third, fourth = sync_journals(database)
     assert (first.delivered_as, second.delivered_as, third.delivered_as, fourth.delivered_as) == (None, 6, None, 2)
     assert "config.json is damaged" in first.what

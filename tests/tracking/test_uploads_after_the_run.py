@@ -51,4 +51,4 @@ def test_the_pieces_of_a_run_can_be_taken_out(database: MongoStore, tmp_path: Pa
     assert files.remove_run(1) == length > 0
     assert stored(database, 1) == []
     assert len(stored(database, 2)) == 4
-    assert pieces(database) == {copy.id for copy in files.everything()}
+    assert pieces(database) == {copy.id for copy in files.of_run(None)}

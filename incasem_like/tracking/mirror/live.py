@@ -51,19 +51,18 @@ class Mirror:
         self._next_attempt = 0.0
         self._courier = Heartbeat(self._deliver, SECONDS_BETWEEN_ATTEMPTS, "delivery")
 
-    def begin(self, run: OpenedRun, written: Mapping[str, Any]) -> None:
+    def begin(self, run: OpenedRun, document: Mapping[str, Any]) -> None:
         """Write a run that this process has claimed into the database, and mirror it from then on.
 
-        ``written`` is what is not in its entry: config, info and output. Raises ``StoreError`` if the server does not
-        take it, or another process was quicker.
+        Raises ``StoreError`` if the server does not take it, or another process was quicker.
         """
         assert isinstance(run.folder, Journal)
-        self._journal, self._metrics = run.folder, run.metrics
+        self._journal = run.folder
         run_id = run.folder.run_id
         with self.store.errors("written", f"Run {run_id}"):
             self._delivery = Delivery(self.store.database, self.store.files, run.folder, run.entry["session"])
-            self._entry = to_document({**run.entry, **written})
-            self._delivery.publish(self._delivery.pack(self._entry, run.metrics.table))
+            self._entry = to_document(document)
+            self._delivery.publish(self._delivery.pack(self._entry, run.folder.log.table))
         self._courier.start()
 
     def update(self, fields: Mapping[str, Any]) -> None:
@@ -114,7 +113,7 @@ class Mirror:
             changed = None if self._whole else {*self._changed, *_ALWAYS}
             files, self._pending = list(dict.fromkeys(self._pending)), []
             self._changed.clear()
-            parcel = self._delivery.pack(self._entry, self._metrics.table, files, changed)
+            parcel = self._delivery.pack(self._entry, self._journal.log.table, files, changed)
         try:
             is_there = self._delivery.send(parcel)
         except SessionLostError:
@@ -124,8 +123,14 @@ class Mirror:
             log.warning("%s", self.lost)
         except Exception as error:
             with self.lock:
+                if not self._away:
+                    reason = reason_of(error, "the record")
+                    message = "%s %s: the run goes on and its record is delivered later."
+                    log.warning(message, self.store.description, reason)
                 self._pending += files
-                self._wait_for_the_server(error)
+                self._away = self._whole = True
+                self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
+                self._mark()
         else:
             with self.lock:
                 self._acknowledge(parcel, is_there)
@@ -149,17 +154,6 @@ class Mirror:
             log.warning("%s answers again: the run's record is delivered.", self.store.description)
         self._away = self._is_slow = False
         self._next_attempt = 0.0
-
-    def _wait_for_the_server(self, error: Exception) -> None:
-        if not self._away:
-            log.warning(
-                "%s %s: the run goes on and its record is delivered later.",
-                self.store.description,
-                reason_of(error, "the record"),
-            )
-        self._away = self._whole = True
-        self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
-        self._mark()
 
     def finish(self) -> None:
         """Deliver the whole run at its end, whatever befell the database meanwhile: a backup put back, a rollback."""

@@ -8,15 +8,15 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import IO
 
 from incasem_like.disk import exclusive, write_whole
-from incasem_like.errors import CheckpointError, DiskFullError
+from incasem_like.errors import CheckpointError, DiskFullError, StoreError
 from incasem_like.terminal import Progress
 
 _BYTES_AT_ONCE = 1 << 20
+_SECONDS_WITHOUT_A_BYTE = 60
 BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
 ENVIRONMENT_VARIABLE = "INCASEM_CACHE"
 _IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
@@ -80,7 +80,21 @@ def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Ite
             f"{name} is on record without a SHA-256, so it is not fetched: choose another checkpoint."
         )
     path = cached_path(name, sha256)
-    with _errors_of_the_cache(path.parent):
+
+    def write(file: IO[bytes]) -> None:
+        digest = hashlib.sha256()
+        with transfer_progress(f"Fetching {name}", size) as advance:
+            for block in blocks():
+                digest.update(block)
+                file.write(block)
+                advance(len(block))
+        if digest.hexdigest() != sha256:
+            raise CheckpointError(
+                f"The copy of {name} in {origin} is damaged (SHA-256 {digest.hexdigest()[:12]}…, not "
+                f"{sha256[:12]}…): choose another checkpoint, or put the file back from the machine that made it."
+            )
+
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(path.parent):
             found = find_in_cache(name, sha256)
@@ -88,33 +102,25 @@ def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Ite
                 return found
             for abandoned in path.parent.glob(f".{path.name}.*"):
                 abandoned.unlink(missing_ok=True)
-            write_whole(path, partial(_write_checked, path, sha256, size, blocks, origin))
-    return path
-
-
-def _write_checked(
-    path: Path, sha256: str, size: int, blocks: Callable[[], Iterable[bytes]], origin: str, file: IO[bytes]
-) -> None:
-    digest = hashlib.sha256()
-    with transfer_progress(f"Fetching {path.name}", size) as advance:
-        for block in blocks():
-            digest.update(block)
-            file.write(block)
-            advance(len(block))
-    if digest.hexdigest() != sha256:
-        raise CheckpointError(
-            f"The copy of {path.name} in {origin} is damaged (SHA-256 {digest.hexdigest()[:12]}…, not "
-            f"{sha256[:12]}…): choose another checkpoint, or put the file back from the machine that made it."
-        )
-
-
-@contextlib.contextmanager
-def _errors_of_the_cache(folder: Path) -> Iterator[None]:
-    try:
-        yield
+            write_whole(path, write)
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else CheckpointError
         raise kind(
-            f"A checkpoint cannot be fetched into {folder} ({error.strerror or error}): free some space, or set "
+            f"A checkpoint cannot be fetched into {path.parent} ({error.strerror or error}): free some space, or set "
             f"{ENVIRONMENT_VARIABLE} to a folder on another disk that can be written."
+        ) from None
+    return path
+
+
+def download(url: str) -> Iterator[bytes]:
+    """Yield the content of a file at a URL; ``StoreError`` if that cannot be read."""
+    from urllib.request import urlopen  # takes 30 ms to import, which every command would pay
+
+    try:
+        with urlopen(url, timeout=_SECONDS_WITHOUT_A_BYTE) as answer:
+            while block := answer.read(_BYTES_AT_ONCE):
+                yield block
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"The checkpoint at {url} cannot be downloaded ({error}): check the network and the address."
         ) from None

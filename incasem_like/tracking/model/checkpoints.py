@@ -11,17 +11,15 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from incasem_like.errors import CheckpointError, StoreError
-from incasem_like.tracking.model.cache import cached_path, fetch_into_cache, file_sha256, find_in_cache
+from incasem_like.errors import CheckpointError
+from incasem_like.tracking.model.cache import cached_path, download, fetch_into_cache, file_sha256, find_in_cache
+from incasem_like.tracking.values import as_mapping
 
 DELETED_PREFIX = ".deleting-"
 MODELS = "models"
 BESIDE_MODELS = ("tensorboard", "snapshots")
-_SECONDS_WITHOUT_A_BYTE = 60
-_BYTES_AT_ONCE = 1 << 20
 # Under this a run notes which folders of runs it wrote to before it was continued with another one
 EARLIER_FOLDERS = "earlier_runs_directories"
-DEFAULT = "best,last"
 
 
 @dataclass(frozen=True)
@@ -138,8 +136,7 @@ class TrackedFile:
     @property
     def path(self) -> Path:
         """The candidate that has a file of its length, else one that has a file, else the likeliest."""
-        by_length = [path for path in self.candidates if self._has_its_length(path)]
-        return (by_length or [path for path in self.candidates if path.is_file()] or self.candidates)[0]
+        return max(self.candidates, key=lambda path: (self._has_its_length(path), path.is_file()))
 
     def can_be_had(self) -> bool:
         """Return whether it seems to be available anywhere; lengths are compared, but no file is read."""
@@ -183,9 +180,16 @@ class TrackedFile:
             assert self.places.stored_files is not None
             read, origin = partial(self.places.stored_files.read, copy), self.places.description
         elif self.url is not None:
-            read, origin = partial(_download, self.url), self.url
+            read, origin = partial(download, self.url), self.url
         else:
-            raise self._not_available(problems)
+            changed = [f"{path} is another file ({found})" for path, found in problems.items() if found != "missing"]
+            missing = [f"{path} does not exist" for path, found in problems.items() if found == "missing"]
+            machine = f" on {self.places.host}" if self.places.host else ""
+            copies = f", and {self.places.description} has no copy" if self.places.stored_files is not None else ""
+            raise CheckpointError(
+                f"The checkpoint file {self.name} that run {self.places.run_id}{machine} tracked cannot be had here: "
+                f"{', '.join([*changed, *missing])}{copies}; restore the file, or choose another checkpoint."
+            )
         return fetch_into_cache(self.name, self.sha256, self.bytes, read, origin)
 
     def _has_its_length(self, path: Path) -> bool:
@@ -200,36 +204,11 @@ class TrackedFile:
         digest = file_sha256(path)
         return "" if digest == self.sha256 else f"SHA-256 {digest[:12]}…, not {self.sha256[:12]}…"
 
-    def _not_available(self, problems: Mapping[Path, str]) -> CheckpointError:
-        """Make the error that names the paths that were tried and what was found there."""
-        changed = [f"{path} is another file ({found})" for path, found in problems.items() if found != "missing"]
-        missing = [str(path) for path, found in problems.items() if found == "missing"]
-        absent = f"{' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not exist" if missing else ""
-        machine = f" on {self.places.host}" if self.places.host else ""
-        copies = f", and {self.places.description} has no copy" if self.places.stored_files is not None else ""
-        return CheckpointError(
-            f"The checkpoint file {self.name} that run {self.places.run_id}{machine} tracked cannot be had here: "
-            f"{', '.join([*changed, *filter(None, [absent])])}{copies}; restore the file, or choose another checkpoint."
-        )
-
 
 def _fields_of_a_file(entry: Mapping[str, Any]) -> dict[str, Any]:
     url = entry.get("url")
     registered = entry.get("path") or PurePosixPath(url or "").name
     return {"registered": registered, "sha256": entry["sha256"], "bytes": int(entry["bytes"]), "url": url}
-
-
-def _download(url: str) -> Iterator[bytes]:
-    from urllib import error, request  # take 30 ms to import, which every command would pay
-
-    try:
-        with request.urlopen(url, timeout=_SECONDS_WITHOUT_A_BYTE) as answer:
-            while block := answer.read(_BYTES_AT_ONCE):
-                yield block
-    except (error.URLError, OSError, ValueError) as problem:
-        raise StoreError(
-            f"The checkpoint at {url} cannot be downloaded ({problem}): check the network and the address."
-        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,14 +264,9 @@ def is_checkpoint_entry(entry: Any) -> bool:
     """Return whether something is an entry of ``info.checkpoints`` that can be read, whoever wrote it."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("iteration"), int):
         return False
-    return _names_a_file(entry) and (not entry.get("state") or _names_a_file(entry["state"]))
-
-
-def _names_a_file(entry: Any) -> bool:
-    if not isinstance(entry, Mapping):
-        return False
-    place = entry.get("path") or entry.get("url")
-    return isinstance(place, str) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
+    files = [as_mapping(file) for file in ([entry, entry["state"]] if entry.get("state") else [entry])]
+    places = [(file.get("path") or file.get("url"), file.get("sha256"), file.get("bytes")) for file in files]
+    return all(isinstance(a, str) and isinstance(b, str) and isinstance(c, int) for a, b, c in places)
 
 
 def rank(records: Sequence[CheckpointRecord], metric: str | None, mode: str) -> list[CheckpointRecord]:
@@ -320,13 +294,10 @@ class StorePolicy:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> StorePolicy:
         """Read a run's configuration; one without the key counts as ``best,last``."""
-        words = (config.get("tracking") or {}).get("store_checkpoints") or DEFAULT
+        words = (config.get("tracking") or {}).get("store_checkpoints") or "best,last"
         chosen = (config.get("training") or {}).get("checkpoints") or {}
-        return cls(
-            frozenset(word.strip() for word in words.split(",")),
-            chosen.get("best_metric"),
-            chosen.get("best_mode") or "max",
-        )
+        stored = frozenset(word.strip() for word in words.split(","))
+        return cls(stored, chosen.get("best_metric"), chosen.get("best_mode") or "max")
 
     def wanted(self, records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
         """Choose among the checkpoints that a run has now; the newest comes first."""
@@ -344,7 +315,7 @@ def remove_tree(folder: Path) -> int:
     """Delete a folder, which is gone from sight at once; return the bytes that it held."""
     if not folder.exists():
         return 0
-    aside = folder if folder.name.startswith(DELETED_PREFIX) else folder.with_name(DELETED_PREFIX + folder.name)
+    aside = folder.with_name(DELETED_PREFIX + folder.name.removeprefix(DELETED_PREFIX))
     if aside != folder:
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(folder, aside)

@@ -18,7 +18,6 @@ DAMAGED = "DAMAGED"
 ALL_KEYS = "*"
 _HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start", "process_ticks")
 TIMES = ("start_time", "stop_time", "heartbeat")
-_CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
 # What incasem's own trainings and predictions say of where they come from; they note nothing in info.
 PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
 
@@ -154,6 +153,11 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
     experiment, meta, host, info = (as_mapping(document.get(key)) for key in ("experiment", "meta", "host", "info"))
     noted = as_mapping(document.get("omniboard"))
     options = as_mapping(meta.get("options"))
+    checkpoints = []
+    for entry in map(as_mapping, as_sequence(info.get("checkpoints"))):
+        iteration, path, sha256, size = (entry.get(key) for key in CheckpointSummary._fields)
+        if _is_id(iteration, 0):
+            checkpoints.append([iteration, _text(path), _text(sha256), size if isinstance(size, int) else 0])
     return {
         "name": _text(options.get("--name") or experiment.get("name")),
         "command": _text(document.get("command") or meta.get("command")),
@@ -167,7 +171,7 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
         "summary": {str(name): dict(one) for name, one in as_mapping(info.get("summary")).items() if as_mapping(one)},
         "parent": unpickled(info.get("parent")),
         "parents": _parents(info, as_mapping(document.get("config"))),
-        "checkpoints": list(_checkpoint_fields(info.get("checkpoints"))),
+        "checkpoints": sorted(checkpoints, key=lambda entry: entry[0]),
     }
 
 
@@ -232,15 +236,6 @@ def _parents(info: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[s
         if _is_id(number):
             return [("trainings", int(number))]
     return []
-
-
-def _checkpoint_fields(entries: Any) -> Iterator[list[Any]]:
-    found = [
-        entry for entry in as_sequence(entries) if isinstance(entry, Mapping) and _is_id(entry.get("iteration"), 0)
-    ]
-    for entry in sorted(found, key=lambda entry: int(entry["iteration"])):
-        iteration, path, sha256, size = (entry.get(key) for key in _CHECKPOINT_FIELDS)
-        yield [iteration, _text(path), _text(sha256), size if isinstance(size, int) else 0]
 
 
 def _is_id(value: Any, least: int = 1) -> bool:

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from incasem_like.disk import copy_whole, exclusive, write_whole
-from incasem_like.errors import CheckpointError, InputError, StoreError
-from incasem_like.terminal import as_known_error
+from incasem_like.errors import CheckpointError, InputError
 from incasem_like.tracking.kinds import kind_named, singular
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import (
@@ -108,12 +107,10 @@ class ModelFiles:
                 source, target = (folder.parents[1] / name / number for number in (self.stays_in.name, folder.name))
                 if source.is_dir() and not target.exists():
                     shutil.copytree(source, target, copy_function=partial(_copy, link=True))
-        return [self._place_entry(folder, entry) if isinstance(entry, Mapping) else entry for entry in entries]
-
-    def _place_entry(self, folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
-        placed = self._place_file(folder, entry)
-        if isinstance(entry.get("state"), Mapping):
-            placed["state"] = self._place_file(folder, entry["state"])
+        placed = [self._place_file(folder, entry) if isinstance(entry, Mapping) else entry for entry in entries]
+        for entry in placed:
+            if isinstance(entry, dict) and isinstance(entry.get("state"), Mapping):
+                entry["state"] = self._place_file(folder, entry["state"])
         return placed
 
     def _place_file(self, folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,13 +134,8 @@ def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
 
 def _copy(source: str | Path, target: str | Path, *, link: bool) -> None:
     """Copy a file into a folder that need not exist; as a hard link where that is asked for and possible."""
-    try:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        copy_whole(Path(source), Path(target), link=link)
-    except OSError as error:
-        raise as_known_error(error) or StoreError(
-            f"{target} cannot be written ({error.strerror or error}): check its folder and disk."
-        ) from None
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    copy_whole(Path(source), Path(target), link=link)
 
 
 def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
@@ -165,8 +157,14 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
         InputError: The run is still running, or other runs came from it.
         StoreError: The store cannot be written.
     """
-    if not force:
-        _refuse_parent(store, run_id)
+    children = [] if force else store.children(run_id)
+    if children:
+        kinds = dict.fromkeys(child.kind for child in children)
+        ids = {kind: listed(sorted(child.id for child in children if child.kind == kind)) for kind in kinds}
+        raise InputError(
+            f"Run {run_id} in {store.description} is what other runs came from "
+            f"({', '.join(f'{singular(kind)} {ids[kind]}' for kind in kinds)}): delete those first, or force it."
+        )
     store.begin_deletion(run_id)
     return finish_deletion(store, run_id)
 
@@ -176,19 +174,6 @@ def finish_deletion(store: RunStore, run_id: int) -> Freed:
     document = store.read_hidden(run_id)
     freed = Freed() if document is None else free_model_files(RunRecord(store, run_id, document))
     return freed + store.remove(run_id)
-
-
-def _refuse_parent(store: RunStore, run_id: int) -> None:
-    children = store.children(run_id)
-    if not children:
-        return
-    kinds = dict.fromkeys(child.kind for child in children)
-    named = ", ".join(
-        f"{singular(kind)} {listed(sorted(child.id for child in children if child.kind == kind))}" for kind in kinds
-    )
-    raise InputError(
-        f"Run {run_id} in {store.description} is what other runs came from ({named}): delete those first, or force it."
-    )
 
 
 def free_model_files(record: RunRecord) -> Freed:
@@ -202,7 +187,13 @@ def free_model_files(record: RunRecord) -> Freed:
     runs_directory = record.store.runs_directory
     own = models_folder(runs_directory, record.id)
     freed = Freed()
-    for folder, models in _proven(record).items():
+    proven: dict[Path, list[Path]] = {}  # registered checkpoints below the runs directory that are unchanged, by folder
+    for entry in filter(is_checkpoint_entry, as_sequence(record.info.get("checkpoints"))):
+        path = Path(os.path.normpath(runs_directory / str(entry.get("path") or "")))
+        is_below = path.is_relative_to(runs_directory) and path.is_file()
+        if is_below and path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]:
+            proven.setdefault(path.parent, []).append(path)
+    for folder, models in proven.items():
         if others := leave(folder, me):
             whose = ", ".join(f"run {run_id} in {store}" for store, run_id in others)
             freed += Freed(kept=(f"{folder} stays: it belongs to {whose} too.",))
@@ -217,30 +208,12 @@ def free_model_files(record: RunRecord) -> Freed:
                     if path.is_file():
                         freed += Freed(path.stat().st_size)
                         path.unlink()
-    if record.kind == "predictions":
-        freed += _free_log(series_log_folder(runs_directory, record.id), me)
+    log_folder = series_log_folder(runs_directory, record.id)
+    if record.kind == "predictions" and log_folder.is_dir():
+        if not owners(log_folder):
+            freed += Freed(kept=(f"{log_folder} stays: it is not known whose it is.",))
+        elif me in owners(log_folder) and not leave(log_folder, me):
+            freed += Freed(bytes=remove_tree(log_folder), folders=(log_folder,))
     if kind_named(record.kind).keeps_checkpoints and own.is_dir() and own not in freed.folders and not owners(own):
         freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
     return freed
-
-
-def _free_log(folder: Path, me: tuple[str, int]) -> Freed:
-    """Delete a log that nobody else has written into, as its owners tell."""
-    known = owners(folder)
-    if not known and folder.is_dir():
-        return Freed(kept=(f"{folder} stays: it is not known whose it is.",))
-    if me not in known or leave(folder, me):
-        return Freed()
-    return Freed(bytes=remove_tree(folder), folders=(folder,))
-
-
-def _proven(record: RunRecord) -> dict[Path, list[Path]]:
-    """Find the registered checkpoints below the runs directory, where they are unchanged, by folder."""
-    here = record.store.runs_directory
-    found: dict[Path, list[Path]] = {}
-    for entry in filter(is_checkpoint_entry, as_sequence(record.info.get("checkpoints"))):
-        path = Path(os.path.normpath(here / str(entry.get("path") or "")))
-        is_below = path.is_relative_to(here) and path.is_file()
-        if is_below and path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]:
-            found.setdefault(path.parent, []).append(path)
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,8 @@ from incasem_like.tracking.run_folder import Journal, Journals
 from incasem_like.tracking.sessions import tokens
 from incasem_like.tracking.stores.base import DELETING, RunStore
 from incasem_like.tracking.stores.files import FileStore
-from incasem_like.tracking.stores.records import RunRecord
 
 OFFLINE = Path("tracking", "offline")
-_NEW_IDS = "new_ids.json"
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,12 @@ def sync_journals(store: RunStore) -> list[Synced]:
 
     Doing it again, or breaking it off, does no harm.
     """
-    found = list(_offline_runs(store))
-    found += [_or_why_not(store, one.run_id, partial(_deliver_journal, store, one)) for one in store.pending()]
+    waiting, found = offline_store(store.kind, store.runs_directory), list[Synced]()
+    if waiting.description != store.description:
+        for run_id in waiting.unfinished(DELETING):
+            finish_deletion(waiting, run_id)
+        found += [_or_why_not(store, one, partial(_deliver_offline, waiting, one, store)) for one in waiting.ids()]
+    found += [_or_why_not(store, one.run_id, partial(_delivered, store, one)) for one in store.pending()]
     for record in runs_lacking_uploads(store):
         iterations = ", ".join(str(checkpoint.iteration) for checkpoint in upload_missing(record))
         if iterations:
@@ -52,14 +54,14 @@ def sync_journals(store: RunStore) -> list[Synced]:
     return found
 
 
-def _deliver_journal(store: RunStore, journal: Journal) -> Synced:
+def _delivered(store: RunStore, journal: Journal) -> Synced:
     problem = store.deliver(journal)
     return Synced(store.kind, journal.run_id, None if problem else journal.run_id, problem or "record delivered")
 
 
-def offline_store(store: RunStore) -> FileStore:
+def offline_store(kind: str, runs_directory: Path, id_above: int = 0) -> FileStore:
     """Return the store of the runs of a kind that wait on this machine for their database."""
-    return _waiting_store(store.kind, store.runs_directory)
+    return FileStore(runs_directory / OFFLINE / f"incasem_{kind}", kind, runs_directory, id_above)
 
 
 def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:
@@ -72,21 +74,7 @@ def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> Run
     if isinstance(address, FolderAddress):
         return open_store(url, kind, runs_directory)
     known = [journal.run_id for journal in Journals(runs_directory, address.database(kind))]
-    return _waiting_store(kind, runs_directory, max(known, default=0))
-
-
-def _waiting_store(kind: str, runs_directory: Path, id_above: int = 0) -> FileStore:
-    return FileStore(runs_directory / OFFLINE / f"incasem_{kind}", kind, runs_directory, id_above)
-
-
-def _offline_runs(store: RunStore) -> Iterator[Synced]:
-    waiting = offline_store(store)
-    if waiting.description == store.description:
-        return
-    for run_id in waiting.unfinished(DELETING):
-        finish_deletion(waiting, run_id)
-    for run_id in waiting.ids():
-        yield _or_why_not(store, run_id, partial(_deliver_offline, waiting, run_id, store))
+    return offline_store(kind, runs_directory, max(known, default=0))
 
 
 def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced:
@@ -96,11 +84,19 @@ def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced
     if record.status != record.recorded_status:
         waiting.set_killed(run_id)
         record = waiting.get(run_id)
-    new_id = _already_there(store, record)
+    # It may have been delivered by a process that ended before it could clear up here.
+    mine = set(tokens(record.info))
+    delivered = (run_id for run_id in reversed(store.ids()) if mine and run_id >= record.id)
+    new_id = next((one for one in delivered if mine & set(tokens((store.read_document(one) or {}).get("info")))), None)
+    # The ids that offline runs got in their database, for what their children note of them
+    path = store.runs_directory / OFFLINE / "new_ids.json"
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if new_id is None:
-        new_id = copy_run(record, store, renumbered=_renumbered(store)).id
+        renumbered = {(kind, int(old)): new for kind, ids in noted.items() for old, new in ids.items()}
+        new_id = copy_run(record, store, renumbered=renumbered).id
     if new_id != run_id:
-        _note_new_id(store, run_id, new_id)
+        noted.setdefault(store.kind, {})[str(run_id)] = new_id
+        write_whole(path, lambda file: file.write(json.dumps(noted).encode()))
     delete_run(waiting, run_id, force=True)  # its checkpoints stay: they belong to the run in the store by now
     renamed = "" if new_id == run_id else f" as run {new_id}, since its id was taken"
     return Synced(store.kind, run_id, new_id, f"run delivered{renamed}")
@@ -113,29 +109,3 @@ def _or_why_not(store: RunStore, run_id: int, deliver: Callable[[], Synced]) -> 
     except (InputError, StoreError) as error:
         store.is_free(run_id)  # raises when it is the store that fails
         return Synced(store.kind, run_id, None, str(error).rstrip("."))
-
-
-def _already_there(store: RunStore, record: RunRecord) -> int | None:
-    """Find the run in the store, in case it was delivered and the process ended before it could clear up here."""
-    mine = set(tokens(record.info))
-    for run_id in reversed(store.ids()):
-        if run_id < record.id or not mine:
-            break
-        if mine & set(tokens((store.read_document(run_id) or {}).get("info"))):
-            return run_id
-    return None
-
-
-def _renumbered(store: RunStore) -> dict[tuple[str, int], int]:
-    """Look up the ids that offline runs got in their database, for what their children note of them."""
-    path = store.runs_directory / OFFLINE / _NEW_IDS
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {(kind, int(old)): new for kind, ids in found.items() for old, new in ids.items()}
-
-
-def _note_new_id(store: RunStore, run_id: int, new_id: int) -> None:
-    found: dict[str, dict[str, int]] = {}
-    for (kind, old), new in {**_renumbered(store), (store.kind, run_id): new_id}.items():
-        found.setdefault(kind, {})[str(old)] = new
-    text = json.dumps(found)
-    write_whole(store.runs_directory / OFFLINE / _NEW_IDS, lambda file: file.write(text.encode()))

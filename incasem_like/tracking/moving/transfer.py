@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from incasem_like.disk import copy_whole, whole_folder
-from incasem_like.errors import InputError, StoreError
+from incasem_like.errors import InputError
 from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, kind_named
 from incasem_like.tracking.metrics_log import read_table
-from incasem_like.tracking.mirror.checkpoints import upload_missing
+from incasem_like.tracking.mirror.checkpoints import try_upload
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.tracking.model.summaries import condense, summarize
@@ -31,9 +30,7 @@ from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.stores.base import RunStore, errors_of_writing
 from incasem_like.tracking.stores.records import RunRecord
 
-log = logging.getLogger("incasem_like.tracking")
-Moved = TypeVar("Moved", RunRecord, PortableRun)
-Renumbered = Mapping[tuple[str, int], int]
+Renumbered = dict[tuple[str, int], int]
 PREDICTION_ID = "prediction_id"
 _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
 
@@ -130,71 +127,23 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     runs = [PortableRun(folder) for folder in folders]
     for run in runs:
         run.verify()
-
-    def bring(run: PortableRun, renumbered: Renumbered) -> RunRecord:
-        target = store.sibling(run.kind)
-        return _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
-
-    return _parents_first(runs, bring)
-
-
-def _parents_first(runs: Sequence[Moved], bring: Callable[[Moved, Renumbered], RunRecord]) -> list[RunRecord]:
-    """Bring runs into a store one after the other, each with the new ids of those before it."""
-    renumbered: dict[tuple[str, int], int] = {}
+    renumbered: Renumbered = {}
     records = []
-    for run in sorted(runs, key=lambda run: (KINDS.index(run.kind), run.id)):
-        record = bring(run, renumbered)
-        renumbered[run.kind, run.id] = record.id
-        records.append(record)
+    for run in sorted(runs, key=_generation):
+        target = store.sibling(run.kind)
+        records.append(_bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered))
     return records
+
+
+def _generation(run: PortableRun | RunRecord) -> tuple[int, int]:
+    """Return a key that sorts parents before their children."""
+    return KINDS.index(run.kind), run.id
 
 
 def _bring_in(
     portable: PortableRun, store: RunStore, files: ModelFiles, keep_id: bool, renumbered: Renumbered
 ) -> RunRecord:
-    """Enter a run into a store of its kind."""
-    _refuse_same(portable, store)
-    above = highest_number(store.runs_directory) if kind_named(store.kind).keeps_checkpoints else 0
-    is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
-    renew = partial(_renewed, portable, files, renumbered)
-    record = store.get(store.put(portable, portable.id if is_free else None, above, renew))
-    try:
-        upload_missing(record)
-    except StoreError as error:
-        log.warning("Checkpoints of run %s are on this machine only: %s", record.id, error)
-    return record
-
-
-def _renewed(portable: PortableRun, files: ModelFiles, renumbered: Renumbered, run_id: int) -> Renewed:
-    """Renew the ids and paths that a run notes; this also copies its checkpoints."""
-    info = _with_new_ids(portable.info, renumbered)
-    if isinstance(parent := info.get("parent"), Mapping):
-        info["parent"] = _with_new_ids(parent, renumbered)
-        if isinstance(members := parent.get("members"), list):
-            info["parent"]["members"] = [_with_new_ids(member, renumbered) for member in members]
-    if isinstance(info.get("checkpoints"), list):
-        info["checkpoints"] = files.place(run_id, info["checkpoints"])
-    if run_id != portable.id:
-        info["original_id"] = portable.id
-    if "summary" not in info and portable.metrics:
-        table = MetricTable(max_points(portable.config))
-        for name, document in portable.metrics.items():
-            table.put(name, document)
-        info["summary"] = table.summary
-    result = portable.document.get("result")  # of a prediction it has its own id, or that of the one it resumed
-    if isinstance(result, Mapping) and isinstance(number := result.get(PREDICTION_ID), int):
-        known = {**renumbered, (portable.kind, portable.id): run_id}
-        result = {**result, PREDICTION_ID: known.get(("predictions", number), number)}
-    return info, result
-
-
-def _with_new_ids(noted: Mapping[str, Any], renumbered: Renumbered) -> dict[str, Any]:
-    """Renew the ids of the runs that a run noted that it came from."""
-    ids = {key: value for key, value in noted.items() if key in KINDS_BY_KEY and isinstance(value, int)}
-    return {**noted, **{key: renumbered.get((KINDS_BY_KEY[key], old), old) for key, old in ids.items()}}
-
-
-def _refuse_same(portable: PortableRun, store: RunStore) -> None:
+    """Enter a run into a store of its kind, unless it is there already, and add its new id to those of the others."""
     mine = summarize(portable.kind, portable.id, condense({**portable.document, "info": portable.info}))
     for other in store.summaries():
         if mine.start_time is None or other.start_time is None or mine.host.get("pid") != other.host.get("pid"):
@@ -204,6 +153,38 @@ def _refuse_same(portable: PortableRun, store: RunStore) -> None:
                 f"Run {portable.id} of {portable.origin} is run {other.id} in {store.description} already: leave "
                 "it, or delete that one first."
             )
+    above = highest_number(store.runs_directory) if kind_named(store.kind).keeps_checkpoints else 0
+    is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
+    renew = partial(_renewed, portable, files, renumbered)
+    record = store.get(store.put(portable, portable.id if is_free else None, above, renew))
+    renumbered[portable.kind, portable.id] = record.id
+    try_upload(record)
+    return record
+
+
+def _renewed(portable: PortableRun, files: ModelFiles, renumbered: Renumbered, run_id: int) -> Renewed:
+    """Renew the ids and paths that a run notes; this also copies its checkpoints."""
+
+    def with_new_ids(noted: Mapping[str, Any]) -> dict[str, Any]:  # of the runs that it came from
+        ids = {key: value for key, value in noted.items() if key in KINDS_BY_KEY and isinstance(value, int)}
+        return {**noted, **{key: renumbered.get((KINDS_BY_KEY[key], old), old) for key, old in ids.items()}}
+
+    info = with_new_ids(portable.info)
+    if isinstance(parent := info.get("parent"), Mapping):
+        info["parent"] = with_new_ids(parent)
+        if isinstance(members := parent.get("members"), list):
+            info["parent"]["members"] = [with_new_ids(member) for member in members]
+    if isinstance(info.get("checkpoints"), list):
+        info["checkpoints"] = files.place(run_id, info["checkpoints"])
+    if run_id != portable.id:
+        info["original_id"] = portable.id
+    if "summary" not in info and portable.metrics:
+        info["summary"] = MetricTable.from_documents(portable.metrics, max_points(portable.config)).summary
+    result = portable.document.get("result")  # of a prediction it has its own id, or that of the one it resumed
+    if isinstance(result, Mapping) and isinstance(number := result.get(PREDICTION_ID), int):
+        known = {**renumbered, (portable.kind, portable.id): run_id}
+        result = {**result, PREDICTION_ID: known.get(("predictions", number), number)}
+    return info, result
 
 
 def copy_run(
@@ -213,7 +194,7 @@ def copy_run(
 
     Two stores of one runs directory share its checkpoints: they go when the run is deleted from both. If its id is not
     free, or is not to be kept, it gets the store's next one, and its checkpoints a new folder. ``renumbered`` are ids
-    of runs that moved with it, by kind and old id, for what it notes of its parents.
+    of runs that moved with it, by kind and old id, for what it notes of its parents; its own is added.
 
     Raises:
         InputError: The run is still running, or the other store has it already.
@@ -222,7 +203,8 @@ def copy_run(
         folder = Path(temporary)
         with errors_of_writing(folder):
             pull(record, folder)
-        return _bring_in(PortableRun(folder), store, ModelFiles.of_record(record, store), keep_id, renumbered or {})
+        renumbered = {} if renumbered is None else renumbered
+        return _bring_in(PortableRun(folder), store, ModelFiles.of_record(record, store), keep_id, renumbered)
 
 
 def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
@@ -231,9 +213,8 @@ def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool =
     ``store`` is of any kind; parents need not come before children. Returns their records there, parents first. If one
     raises as ``copy_run`` does, those before it are copied.
     """
-    return _parents_first(
-        records,
-        lambda record, renumbered: copy_run(
-            record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered
-        ),
-    )
+    renumbered: Renumbered = {}
+    return [
+        copy_run(record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered)
+        for record in sorted(records, key=_generation)
+    ]

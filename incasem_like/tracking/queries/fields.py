@@ -41,7 +41,6 @@ STATUSES = ("RUNNING", "COMPLETED", "FAILED", "INTERRUPTED", "KILLED", "DAMAGED"
 _SECONDS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _QUANTITY = re.compile(r"^([\d.]+(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)$")
-_DATE = re.compile(r"^(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?$")
 _FORM = re.compile(r"^\s*([^=!<>~]+?)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*$", re.DOTALL)
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
@@ -184,20 +183,16 @@ def read_period(text: str, now: datetime | None = None) -> tuple[datetime, datet
 
     Returns its first moment and the first after it; a moment lasts for one second, or a minute where none is given.
     """
-    midnight = (now or datetime.now()).replace(hour=0, minute=0, second=0, microsecond=0)
-    days = {"today": midnight, "yesterday": midnight - timedelta(days=1)}
-    if text.lower() in days:
-        begin = days[text.lower()]
-        return begin.astimezone(), (begin + timedelta(days=1)).astimezone()
+    today = (now or datetime.now()).date()
+    named = {"today": str(today), "yesterday": str(today - timedelta(days=1))}
+    text = named.get(text.lower(), text)
+    for form, longest in (("%Y", 366), ("%Y-%m", 31), ("%Y-%m-%d", 1)):
+        with contextlib.suppress(ValueError, OverflowError):
+            begin = datetime.strptime(text, form)
+            end = begin + timedelta(days=longest)
+            end = datetime(end.year, 1 if form == "%Y" else end.month, end.day if longest == 1 else 1)
+            return begin.astimezone(), end.astimezone()
     try:
-        if found := _DATE.match(text):
-            year, month, day = (int(part) if part else None for part in found.groups())
-            assert year is not None
-            begin = datetime(year, month or 1, day or 1)
-            if day:
-                return begin.astimezone(), (begin + timedelta(days=1)).astimezone()
-            following = datetime(year + 1, 1, 1) if month in (None, 12) else datetime(year, (month or 0) + 1, 1)
-            return begin.astimezone(), following.astimezone()
         begin = datetime.fromisoformat(text)
     except ValueError:
         raise InputError(

@@ -53,7 +53,19 @@ class Vocabulary:
         """
         if field := COMMON_FIELDS.get(ALIASES.get(name, name)):
             return field
-        for tier in (self._whole(name), self._ends(name), self._beginnings(name)):
+        metric, _, value = name.rpartition(".")
+        short, wanted = (metric, value) if value in _VALUES else (name, None)
+        key = name.removeprefix("result.")
+        whole = [metric_field(name, name)] if name in self.metrics else []
+        whole += [metric_field(name, short, wanted)] if wanted and short in self.metrics else []
+        whole += [config_field(name, name)] if name in self.config_keys else []
+        whole += [result_field(name, key)] if key in self.result_keys else []
+        ends = [config_field(name, key) for key in self.config_keys if key.endswith(f".{name}")]
+        ends = ends or [result_field(name, key) for key in self.result_keys if key.endswith(f".{name}")]
+        foreground = re.compile(rf"{re.escape(short)}_class_[1-9]\d*$")
+        longer = [metric for metric in self.metrics if foreground.match(metric)]
+        longer = longer or [metric for metric in self.metrics if metric.startswith(f"{short}_")]
+        for tier in (whole[:1], ends, [metric_field(name, metric, wanted) for metric in sorted(longer)]):
             if len(tier) == 1:
                 return tier[0]
             if tier:
@@ -74,30 +86,6 @@ class Vocabulary:
             raise InputError(f"No run has a field, metric or configuration key '{name}'{hint or ': correct the name.'}")
         return field
 
-    def _whole(self, name: str) -> list[Field]:
-        if name in self.metrics:
-            return [metric_field(name, name)]
-        metric, _, value = name.rpartition(".")
-        if value in _VALUES and metric in self.metrics:
-            return [metric_field(name, metric, value)]
-        if name in self.config_keys:
-            return [config_field(name, name)]
-        key = name.removeprefix("result.")
-        return [result_field(name, key)] if key in self.result_keys else []
-
-    def _ends(self, name: str) -> list[Field]:
-        keys = [key for key in self.config_keys if key.endswith(f".{name}")]
-        results = [key for key in self.result_keys if key.endswith(f".{name}")]
-        return [config_field(name, key) for key in keys] or [result_field(name, key) for key in results]
-
-    def _beginnings(self, name: str) -> list[Field]:
-        metric, _, value = name.rpartition(".")
-        short, wanted = (metric, value) if value in _VALUES else (name, None)
-        foreground = re.compile(rf"{re.escape(short)}_class_[1-9]\d*$")
-        found = [metric for metric in self.metrics if foreground.match(metric)]
-        found = found or [metric for metric in self.metrics if metric.startswith(f"{short}_")]
-        return [metric_field(name, metric, wanted) for metric in sorted(found)]
-
 
 def may_be_config(name: str) -> bool:
     """Whether a name has to be looked for in configurations: common fields are not."""
@@ -116,7 +104,12 @@ def inherited(field: Field, runs: Sequence[RunSummary], stores: Sequence[RunStor
 
     A prediction reads no labels: it is about what its training was about, and so is what was made of it.
     """
-    known = _with_ancestors(runs, stores)
+    known = {(run.kind, run.id): run for run in runs}
+    kinds = {store.kind for store in stores}
+    while further := {kind for run in known.values() if not organelle_labels(run) for kind, _ in run.parents} - kinds:
+        kinds |= further
+        for kind in sorted(further):
+            known |= {(run.kind, run.id): run for run in stores[0].sibling(kind).summaries(inputs=True)}
 
     def read(run: RunSummary, below: tuple[Key, ...] = ()) -> tuple[str, ...]:
         if own := organelle_labels(run):
@@ -126,17 +119,6 @@ def inherited(field: Field, runs: Sequence[RunSummary], stores: Sequence[RunStor
         return tuple(dict.fromkeys(name for parent in above for name in read(parent, lineage))) or run.tags
 
     return replace(field, read=read)
-
-
-def _with_ancestors(runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> dict[Key, RunSummary]:
-    """Gather runs by kind and id, with those of further kinds that some of them came from."""
-    known = {(run.kind, run.id): run for run in runs}
-    read = {store.kind for store in stores}
-    while further := {kind for run in known.values() if not organelle_labels(run) for kind, _ in run.parents} - read:
-        for kind in sorted(further):
-            read.add(kind)
-            known |= {(run.kind, run.id): run for run in stores[0].sibling(kind).summaries(inputs=True)}
-    return known
 
 
 @dataclass(frozen=True)

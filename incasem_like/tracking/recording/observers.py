@@ -24,7 +24,7 @@ log = logging.getLogger("incasem_like.tracking")
 SECONDS_TO_FINISH = 10.0
 MOST_WAITING = 1000
 CLASS_KEY = "observer"
-_KNOWN_BY_KEYS = (("SlackObserver", {"webhook_url"}), ("TelegramObserver", {"token", "chat_id"}))
+_KNOWN_BY_KEYS = {"webhook_url": "SlackObserver", "chat_id": "TelegramObserver"}
 _NOT_FOR_ONE_RUN = {"RunObserver", "TinyDbReader"}
 
 
@@ -111,53 +111,44 @@ def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = 
         InputError: The file is missing or names no class, or the class does not take the settings, which hold
             passwords and are never shown.
     """
-    found = find_file(path.expanduser(), folders, "--slack" if class_name == "SlackObserver" else "--observer")
-    settings = read_keys(found)
-    by_keys = next((name for name, keys in _KNOWN_BY_KEYS if keys <= settings.keys()), None)
+    path = find_file(path.expanduser(), folders, "--slack" if class_name == "SlackObserver" else "--observer")
+    settings = read_keys(path)
+    by_keys = next((name for key, name in _KNOWN_BY_KEYS.items() if key in settings), None)
     name = settings.pop(CLASS_KEY, None) or class_name or by_keys
     if name is None:
         raise InputError(
-            f"{found} does not say what follows the run: write '{CLASS_KEY}: CLASS' into it, with the name of one of "
+            f"{path} does not say what follows the run: write '{CLASS_KEY}: CLASS' into it, with the name of one of "
             "Sacred's observers, such as SlackObserver."
         )
-    name = str(name)
-    return GuardedObserver(_construct(_find_class(name, found), settings, found), f"{name} of {found}")
-
-
-def _find_class(name: str, path: Path) -> Any:
     from incasem_like.tracking.sacred_parts import observers
 
-    module, _, short = name.rpartition(".")
-    known = sorted(set(observers.__all__) - _NOT_FOR_ONE_RUN)
+    module, _, short = str(name).rpartition(".")
     try:
-        found = getattr(importlib.import_module(module) if module else observers, short, None)
+        kind = getattr(importlib.import_module(module) if module else observers, short, None)
+        if not callable(getattr(kind, "started_event", None)):
+            known = sorted(set(observers.__all__) - _NOT_FOR_ONE_RUN)
+            raise InputError(
+                f"{path} names the unknown observer '{name}'{nearest(str(name), known)}: Sacred has "
+                f"{', '.join(known)}; another package's is written package.module.Class."
+            )
+        return GuardedObserver(_construct(kind, settings), f"{name} of {path}")
     except ImportError as error:
         raise InputError(f"{path} names {name}, but {error.name} is not installed: install it with pip.") from None
-    if not callable(getattr(found, "started_event", None)):
+    except InputError:
+        raise
+    except Exception as error:  # only names of settings that are missing or too many, never values
+        problem = str(error).rpartition(") ")[2] if isinstance(error, TypeError) else ""
         raise InputError(
-            f"{path} names the unknown observer '{name}'{nearest(name, known)}: Sacred has "
-            f"{', '.join(known)}; another package's is written package.module.Class."
-        )
-    return found
+            f"{name} does not take the settings in {path} ({problem or type(error).__name__}): correct them."
+        ) from None
 
 
-def _construct(kind: Any, settings: dict[str, Any], path: Path) -> Any:
-    try:
-        if not hasattr(kind, "from_config"):
-            return kind(**settings)
-        with tempfile.TemporaryDirectory() as folder:  # without the class, which Sacred's own readers do not know
-            file = Path(folder) / "observer.json"
-            file.touch(mode=0o600)
-            file.write_text(json.dumps(settings), encoding="utf-8")
-            return kind.from_config(str(file))
-    except ImportError as error:
-        raise InputError(
-            f"{kind.__name__} of {path} needs the package {error.name or 'that it names'}: install it with pip."
-        ) from None
-    except TypeError as error:  # names of settings that are missing or too many, never values
-        problem = str(error).rpartition(") ")[2] or type(error).__name__
-        raise InputError(f"{kind.__name__} does not take the settings in {path} ({problem}): correct them.") from None
-    except Exception as error:
-        raise InputError(
-            f"{kind.__name__} cannot be set up from {path} ({type(error).__name__}): correct its settings."
-        ) from None
+def _construct(kind: Any, settings: dict[str, Any]) -> Any:
+    """Make an observer; those of Sacred that read files get one without the class, which they do not know."""
+    if not hasattr(kind, "from_config"):
+        return kind(**settings)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "observer.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(settings), encoding="utf-8")
+        return kind.from_config(str(file))

@@ -22,11 +22,10 @@ from incasem_like.tracking.sessions import (
     OBSERVER_KEYS,
     Continuation,
     Start,
-    begin_metrics,
     continued_meta,
+    counts_at,
     describe_session,
     new_token,
-    resume_metrics,
     tokens,
 )
 from incasem_like.tracking.stores.base import MISSING, RunStore
@@ -99,7 +98,14 @@ def tracked_run(
         ((0.25,), {'iteration': 1})
     """
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
-    writer = None if store is None else _writer(store, continues, id_above, max_points(config))
+    writer = None
+    if store is not None:
+        mirror = None
+        if store.checkpoint_files is not None:  # a database; in a store of files the run's folder is the run
+            from incasem_like.tracking.mirror.live import Mirror  # pymongo takes half a second to import
+
+            mirror = Mirror(store)
+        writer = RunWriter(partial(claimed, store, continues, id_above, max_points(config)), mirror)
     shown_name = str(without_credentials(run_name or name))
     experiment: dict[str, Any] = {}
     host: dict[str, Any] = {}
@@ -123,15 +129,6 @@ def tracked_run(
         run.flush()
         with run.uploading(store):
             yield run
-
-
-def _writer(store: RunStore, continues: Continuation | None, id_above: int, limit: int) -> RunWriter:
-    mirror = None
-    if store.checkpoint_files is not None:  # a database; in a store of files the run's folder is the run
-        from incasem_like.tracking.mirror.live import Mirror  # pymongo takes half a second to import
-
-        mirror = Mirror(store)
-    return RunWriter(partial(claimed, store, continues, id_above, limit), mirror)
 
 
 def run_experiment(*, main: Callable[[Run], Result], **options: Any) -> Result:
@@ -208,8 +205,8 @@ def _reserved(store: RunStore, id_above: int, start: Start, wanted: int | None, 
                 "heartbeat": None,
                 "session": token,
             }
-            metrics = begin_metrics(folder.log, token, limit)
-            yield OpenedRun(folder, entry, metrics, [describe_session(token, start)])
+            folder.log.begin(token, limit)
+            yield OpenedRun(folder, entry, [describe_session(token, start)])
     except BaseException:
         store.discard(folder, token)
         raise
@@ -231,10 +228,8 @@ def _resumed(store: RunStore, continuation: Continuation, start: Start, limit: i
         info = as_mapping(before.get("info"))
         if not folder.has_points_of(tokens(info)):  # it ran elsewhere, or another program wrote it
             metrics = store.read_metric_documents(run_id)
-            table = MetricTable(max([2, *(len(metric["steps"]) for metric in metrics.values())]))
-            for name, metric in metrics.items():
-                table.put(name, metric, as_mapping(info.get("summary")).get(name))
-            folder.log.add_marker(base=base_of(table))
+            most = max([2, *(len(metric["steps"]) for metric in metrics.values())])
+            folder.log.add_marker(base=base_of(MetricTable.from_documents(metrics, most, info.get("summary"))))
         entry = {
             **{key: value for key, value in before.items() if key not in _NOT_IN_THE_RECORD},
             "host": start.host_info,
@@ -244,10 +239,10 @@ def _resumed(store: RunStore, continuation: Continuation, start: Start, limit: i
             "heartbeat": start.start_time,
         }
         session = {**describe_session(token, start, iteration), "before": ended}
+        folder.log.resume(token, iteration, counts_at(info, iteration), limit)
         yield OpenedRun(
             folder,
             entry,
-            resume_metrics(folder.log, token, iteration, info, limit),
             [*(info.get("sessions") or ()), session],
             {key: value for key, value in info.items() if key not in OBSERVER_KEYS},
             str(before.get("captured_out") or ""),

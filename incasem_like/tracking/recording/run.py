@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -66,7 +66,6 @@ class Run:
         self._complained: set[tuple[int, str]] = set()
         self._lock = threading.RLock()
         self._points: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
-        self._counts: Counter[str] = Counter()
         self._result: Any = None
         self._info: dict[str, Any] = {}
         self._heartbeat: Heartbeat | None = None
@@ -102,12 +101,6 @@ class Run:
         point = (int(step), float(value), now())
         with self._lock:
             self._points[name].append(point)
-            self._counts[name] += 1
-
-    def metric_counts(self) -> dict[str, int]:
-        """Return the number of values logged so far of each metric."""
-        with self._lock:
-            return dict(self._counts)
 
     def set_info(self, key: str, value: Any) -> None:
         """Note a property of the run, such as its ``parent``; replaces what was noted under that key."""
@@ -163,7 +156,7 @@ class Run:
             "iteration": int(iteration),
             **self._describe(path),
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
-            "counts": self.metric_counts(),
+            "counts": {} if self._opened is None else self._opened.folder.log.table.counts(),
         }
         if state is not None:
             entry["state"] = self._describe(state)
@@ -174,7 +167,6 @@ class Run:
         self._change_checkpoints(path, [])
 
     def _change_checkpoints(self, path: Path, new: list[dict[str, Any]]) -> None:
-        """Replace the entries of a path in ``info.checkpoints``."""
         shown = self._relative(path)
         self.change_info("checkpoints", lambda old: [*(one for one in old or [] if one["path"] != shown), *new])
         self._pass_to_uploader()
@@ -221,8 +213,6 @@ class Run:
             return
         places = Places(self.id, [self.runs_directory], "", None, "")
         self._uploader.keep([CheckpointRecord.from_entry(entry, places) for entry in entries])
-        if self._uploader.ident is None:
-            self._uploader.start()
 
     def save(self) -> None:
         """Write metrics, info and output on this machine now.
@@ -236,10 +226,10 @@ class Run:
             if self._heartbeat is not None:
                 self._heartbeat.now()
             opened = self._opened
-            if opened is None or opened.metrics.log.refused is None:
+            if opened is None or opened.folder.log.refused is None:
                 return
         assert opened is not None
-        raise not_saved(opened.metrics.log, self._id)
+        raise not_saved(opened.folder.log, self._id)
 
     def flush(self) -> None:
         """Save, and give a server a moment to receive everything.
@@ -287,22 +277,17 @@ class Run:
             run_id = observer.started_event(**vars(self._start), _id=self._id)
             self._begun.append(observer)
             self._id = run_id if self._id is None else self._id
-        if self._opened is not None:
-            self._take_over(self._opened)
+        if (opened := self._opened) is not None:  # a resumed run has noted, printed and logged something already
+            last, folders = opened.info.get("runs_directory"), opened.info.get(EARLIER_FOLDERS) or []
+            self._info = {**opened.info, **self._info}
+            if last not in (None, self._info["runs_directory"], *folders):  # older checkpoints are there
+                self._info[EARLIER_FOLDERS] = [*folders, last]
+            if len(opened.sessions) > 1:
+                gap = "" if opened.output.endswith("\n") or not opened.output else "\n"
+                iteration = opened.sessions[-1].get("from_iteration")
+                self._capture.take(f"{opened.output}{gap}[continued from iteration {iteration}]\n")
         self._heartbeat = Heartbeat(self._beat, SECONDS_BETWEEN_HEARTBEATS)
         self._heartbeat.start()
-
-    def _take_over(self, opened: OpenedRun) -> None:
-        """Restore what a resumed run has noted, printed and logged already."""
-        last, folders = opened.info.get("runs_directory"), opened.info.get(EARLIER_FOLDERS) or []
-        self._info = {**opened.info, **self._info}
-        if last not in (None, self._info["runs_directory"], *folders):  # older checkpoints are there
-            self._info[EARLIER_FOLDERS] = [*folders, last]
-        self._counts.update(opened.metrics.table.counts())
-        if len(opened.sessions) > 1:
-            gap = "" if opened.output.endswith("\n") or not opened.output else "\n"
-            iteration = opened.sessions[-1].get("from_iteration")
-            self._capture.take(f"{opened.output}{gap}[continued from iteration {iteration}]\n")
 
     def _end(self, event: str, **arguments: Any) -> None:
         """Write the last state, undisturbed by ctrl-C: otherwise the run would be recorded as RUNNING for ever."""

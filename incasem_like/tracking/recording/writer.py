@@ -50,25 +50,31 @@ class RunWriter:
     def started_event(self, _id: int | None, **event: Any) -> int:  # noqa: D102
         start = Start(**event)
         with self._lock:
-            with self._claim(start, _id) as self.opened:
-                self._run = self.opened.folder
+            with self._claim(start, _id) as opened:
+                self.opened, self._run = opened, opened.folder
+                self._entry, self._sessions = opened.entry, opened.sessions
+                parts = {"info": self._info(opened.info), "captured_out": opened.output}
+                document = {**opened.entry, "config": start.config, **parts}
                 if self._mirror is not None:
-                    info, output = self._info(self.opened.info), self.opened.output
-                    self._mirror.begin(self.opened, {"config": start.config, "info": info, "captured_out": output})
-            self._write_output(self.opened.output)
-            self._run.write("config.json", start.config)
-            self._write_info(self.opened.info)
-            self._write_record(**self.opened.entry)  # last: a folder without it is not a run yet
-            self._ask()
+                    self._mirror.begin(opened, document)
+            self._run.write_document(document)
+            self._written = plain(parts)
             return self._run.run_id
 
     def heartbeat_event(self, info: dict[str, Any], captured_out: str, beat_time: datetime, result: Any) -> None:  # noqa: D102
         with self._lock:
             if self.lost is None:
                 self._write_record(heartbeat=beat_time.isoformat(), result=result)
-                self._write_info(info)
-                self._write_output(captured_out)
-                self._ask()
+                parts = {"info": self._info(info), "captured_out": captured_out}
+                changed = {key: part for key, part in parts.items() if part != self._written[key]}
+                if self._mirror is not None:
+                    self._mirror.update(changed)
+                    self._mirror.ask()  # which waits for the lock
+                if "info" in changed:
+                    self._run.write("info.json", changed["info"])
+                if "captured_out" in changed:
+                    self._run.write_output(captured_out)
+                self._written |= plain(changed)
 
     def artifact_event(  # noqa: D102
         self, name: str, filename: str, metadata: dict[str, Any] | None = None, content_type: str | None = None
@@ -78,15 +84,15 @@ class RunWriter:
                 copy_whole(Path(filename), self._run.artifact(name))
                 if self._mirror is not None:
                     self._mirror.add_artifact(name)
-                self._write_record(artifacts=list(dict.fromkeys([*self._opened.entry["artifacts"], name])))
-                self._ask()
+                    self._mirror.ask()
+                self._write_record(artifacts=list(dict.fromkeys([*self._entry["artifacts"], name])))
 
     def log_metrics(self, metrics_by_name: dict[str, dict[str, Any]], info: dict[str, Any]) -> None:
         """Append new points to ``metrics.jsonl``; make ``metrics.json`` anew when that costs little."""
         with self._lock:
             if self.lost is None:
                 self._check_ours()
-                self._opened.metrics.take(metrics_by_name)
+                self._run.log.take(metrics_by_name)
                 if metrics_by_name and time.monotonic() >= self._metrics_due:
                     self._write_metrics()
 
@@ -105,21 +111,12 @@ class RunWriter:
             self._mirror.close()
         with self._lock:
             if self.opened is not None:
-                self.opened.metrics.log.close()
+                self._run.log.close()
 
     def settle(self, seconds: float) -> None:
         """Wait a moment for a database to take what is new."""
         if self._mirror is not None:
             self._mirror.settle(seconds)
-
-    def _ask(self) -> None:
-        if self._mirror is not None:
-            self._mirror.ask()
-
-    @property
-    def _opened(self) -> OpenedRun:
-        assert self.opened is not None
-        return self.opened
 
     def _end(self, stop_time: datetime, **fields: Any) -> None:
         """Write how the run ended, after its metrics; a disk that is too full for those may take it."""
@@ -134,38 +131,23 @@ class RunWriter:
 
     def _write_record(self, **fields: Any) -> None:
         """Write the run's own entry, only as long as the run is this process's."""
-        self._opened.entry.update(fields)
+        self._entry.update(fields)
         if self._mirror is not None:
             self._mirror.update(fields)
         else:
             self._check_ours()
-        self._run.write("run.json", self._opened.entry)
-
-    def _write_info(self, info: dict[str, Any]) -> None:
-        content = self._info(info)
-        if content != self._written.get("info"):
-            if self._mirror is not None:
-                self._mirror.update({"info": content})
-            self._run.write("info.json", content)
-            self._written["info"] = plain(content)
+        self._run.write("run.json", self._entry)
 
     def _info(self, noted: dict[str, Any]) -> dict[str, Any]:
-        return {**noted, "sessions": self._opened.sessions, "summary": self._opened.metrics.table.summary}
-
-    def _write_output(self, text: str) -> None:
-        if text != self._written.get("output"):
-            if self._mirror is not None:
-                self._mirror.update({"captured_out": text})
-            self._run.write_output(text)
-            self._written["output"] = text
+        return {**noted, "sessions": self._sessions, "summary": self._run.log.table.summary}
 
     def _write_metrics(self) -> None:
         """Write what Sacred's own readers, and stores that runs are moved to, take the metrics from."""
-        self._opened.metrics.take({})
+        self._run.log.save()
         if self._mirror is not None:
             return  # its database holds the bounded part, and the log makes it anew
         start = time.monotonic()
-        self._run.write("metrics.json", self._opened.metrics.table.as_documents())
+        self._run.write("metrics.json", self._run.log.table.as_documents())
         self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
 
     def _check_ours(self) -> None:
@@ -173,6 +155,6 @@ class RunWriter:
         if self._mirror is not None:
             return  # the database says so
         found = self._run.read_leniently("run.json")
-        if found and found.get("session") != self._opened.entry["session"]:
+        if found and found.get("session") != self._entry["session"]:
             self._lost = taken_over(self._run.run_id, str(self._run.folder.parent))
             raise self._lost

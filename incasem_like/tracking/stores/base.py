@@ -56,10 +56,6 @@ class RunStore(StoredRuns):
     LONGEST_START = timedelta(hours=1)
 
     @abstractmethod
-    def sibling(self, kind: str) -> RunStore:
-        """Open the runs of another kind that are kept in the same place."""
-
-    @abstractmethod
     def reserve(self, wanted: int | None, id_above: int, session: str | None) -> RunFolder:
         """Take an id for a run that is not in sight before ``publish``.
 
@@ -264,5 +260,6 @@ def errors_of_writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
+            f"{error.filename or folder} cannot be changed ({error.strerror or error}): check its rights and the space "
+            "on its disk."
         ) from None

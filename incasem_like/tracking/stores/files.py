@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from incasem_like.disk import copy_whole, exclusive, is_locked, write_whole
 from incasem_like.errors import InputError, RunNotFoundError
@@ -51,8 +51,8 @@ class FileStore(RunStore):
         super().__init__(kind, runs_directory, description=str(folder))
         self.folder, self.id_above = Path(folder), id_above
 
-    def sibling(self, kind: str) -> FileStore:  # noqa: D102
-        return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
+    def sibling(self, kind: str) -> Self:  # noqa: D102
+        return type(self)(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
 
     def ids(self) -> list[int]:  # noqa: D102
         return sorted(int(name) for name in numbered(self.folder) if (self.folder / name / "run.json").is_file())
@@ -167,8 +167,12 @@ class FileStore(RunStore):
             found = [self.folder / name for name in numbered(self.folder)]
             found = [path for path in found if not (path / "run.json").exists()]
         named = {path.name.removeprefix(DELETED_PREFIX): path for path in found if path.is_dir()}
-        ids = {int(name): path for name, path in named.items() if name.isdecimal()}
-        return {run_id: _age(ids[run_id]) for run_id in sorted(ids)}
+        ages = {}  # 0 while a process writes into it
+        for name, path in named.items():
+            if name.isdecimal():
+                newest = max(each.stat().st_mtime for each in (path, *path.glob("*")))
+                ages[int(name)] = 0.0 if is_locked(path / METRICS_LOG) else time.time() - newest
+        return dict(sorted(ages.items()))
 
     def read_hidden(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
         aside = RunFolder(self._aside(run_id))
@@ -220,10 +224,3 @@ class FileStore(RunStore):
         if not run.is_run:
             raise RunNotFoundError(self._not_found(run_id))
         return run
-
-
-def _age(folder: Path) -> float:
-    """Return the seconds since a folder or a file in it last changed; 0 while a process writes into it."""
-    if is_locked(folder / METRICS_LOG):
-        return 0.0
-    return time.time() - max(path.stat().st_mtime for path in (folder, *folder.glob("*")))

@@ -56,20 +56,21 @@ class CheckpointFiles:
         finally:
             database.client.close()
 
-    def of_run(self, run_id: int) -> list[StoredFile]:
-        """List the files of a run."""
+    def of_run(self, run_id: int | None) -> list[StoredFile]:
+        """List the files of a run, or of all runs."""
         with self.as_store_errors():
-            return [_stored_file(found) for found in self._files.find(_of_run("_id", run_id))]
+            found = list(self._files.find(_of_run("_id", run_id)))
+        stored = []
+        for file in found:
+            kept, name = from_bson(file["metadata"]), str(file["filename"]).rpartition("/")[2]
+            entry = dict(kept.get("entry") or {})
+            stored.append(StoredFile(file["_id"], kept["run_id"], kept["sha256"], file["length"], name, entry))
+        return stored
 
     def session(self, run_id: int) -> str | None:
         """Return the token of the process that has a run; None where the run is not there or has none."""
         found = self._database["runs"].find_one({"_id": run_id}, {"session": 1}) or {}
         return found.get("session")
-
-    def everything(self) -> list[StoredFile]:
-        """List the files of all runs."""
-        with self.as_store_errors():
-            return [_stored_file(found) for found in self._files.find({"_id": {"$regex": f"^{_SCHEME}"}})]
 
     def read(self, stored: StoredFile) -> Iterator[bytes]:
         """Yield a file's content in chunks; the caller compares the hash."""
@@ -107,7 +108,11 @@ class CheckpointFiles:
         if _INDEX not in self._chunks.index_information():
             self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
         digest, length = hashlib.sha256(), 0
-        present = self._pieces_present(file_id)
+        # What an earlier upload left counts if it is the first pieces without a gap.
+        present = int(self._chunks.count_documents({"files_id": file_id}))
+        if present and self._chunks.find_one({"files_id": file_id, "n": {"$gte": present}}, {"n": 1}):
+            self._chunks.delete_many({"files_id": file_id})
+            present = 0
         with open(path, "rb") as file:
             for number, piece in enumerate(iter(lambda: file.read(CHUNK_BYTES), b"")):
                 if proceed(len(piece)) is False:
@@ -135,14 +140,6 @@ class CheckpointFiles:
         self._files.update_one({"_id": file_id}, {"$setOnInsert": document}, upsert=True)
         return True
 
-    def _pieces_present(self, file_id: str) -> int:
-        """Count the pieces that an earlier upload left, if they are the first ones without a gap; else clear them."""
-        count = int(self._chunks.count_documents({"files_id": file_id}))
-        if count and self._chunks.find_one({"files_id": file_id, "n": {"$gte": count}}, {"n": 1}):
-            self._chunks.delete_many({"files_id": file_id})
-            return 0
-        return count
-
     def remove(self, ids: Iterable[str]) -> None:
         """Delete files, the entry first, so that no entry is ever without its chunks."""
         for file_id in ids:
@@ -160,10 +157,9 @@ class CheckpointFiles:
     def remove_partial(self, run_id: int) -> int:
         """Delete chunks of a run that broken uploads left, none of which may be at work; return their number."""
         with self.as_store_errors():
-            ids = set(self._chunks.distinct("files_id", _of_run("files_id", run_id)))
-            ids -= {stored.id for stored in self.of_run(run_id)}
-            removed = [self._chunks.delete_many({"files_id": file_id}).deleted_count for file_id in ids]
-        return sum(removed)
+            whole = [stored.id for stored in self.of_run(run_id)]
+            which = {"$and": [_of_run("files_id", run_id), {"files_id": {"$nin": whole}}]}
+            return int(self._chunks.delete_many(which).deleted_count)
 
     def as_store_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the server into ``StoreError``."""
@@ -174,13 +170,5 @@ def _prefix(run_id: int) -> str:
     return f"{_SCHEME}{run_id}/"
 
 
-def _of_run(key: str, run_id: int) -> dict[str, Any]:
-    return {key: {"$regex": f"^{_prefix(run_id)}"}}
-
-
-def _stored_file(found: Mapping[str, Any]) -> StoredFile:
-    metadata = from_bson(found["metadata"])
-    name = str(found["filename"]).rpartition("/")[2]
-    return StoredFile(
-        found["_id"], metadata["run_id"], metadata["sha256"], found["length"], name, dict(metadata.get("entry") or {})
-    )
+def _of_run(key: str, run_id: int | None) -> dict[str, Any]:
+    return {key: {"$regex": f"^{_SCHEME if run_id is None else _prefix(run_id)}"}}

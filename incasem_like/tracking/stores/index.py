@@ -91,9 +91,16 @@ def cached_summaries(source: Source, kind: str, config_keys: Sequence[str], inpu
     """
     with without_collection():
         configs = _choose(_rows(source, "configs"), config_keys) if config_keys else {}
-        return [
-            _summary(kind, run_id, row, configs.get(run_id), inputs) for run_id, row in _rows(source, "records").items()
-        ]
+        found = []
+        for run_id, row in _rows(source, "records").items():
+            record = json.loads(row[0])
+            if "damage" in record:
+                found.append(RunSummary(kind, run_id, status=DAMAGED, damage=record["damage"]))
+                continue
+            record |= {key: datetime.fromisoformat(record[key]) for key in TIMES if record[key]}
+            record["summary"] = MetricSummaries(row[1])
+            found.append(summarize(kind, run_id, record, configs.get(run_id), json.loads(row[2]) if inputs else ()))
+        return found
 
 
 def _rows(source: Source, table: str) -> dict[int, Row]:
@@ -105,11 +112,13 @@ def _rows(source: Source, table: str) -> dict[int, Row]:
         rows = connection.execute(f"SELECT id, stamp, {', '.join(_TABLES[table])} FROM {table}").fetchall()
         found = {run_id: row for run_id, stamp, *row in rows if stamps.get(run_id) == stamp}
     changed = dict(source.read(table, [run_id for run_id in stamps if run_id not in found]))
-    settled = [
-        (run_id, stamps[run_id], *row)
-        for run_id, row in changed.items()
-        if _has_settled(source, run_id, stamps[run_id], json.loads(row[0]) if table == "records" else {})
-    ]
+    settled = []
+    for run_id, row in changed.items():
+        age, record = source.age(run_id, stamps[run_id]), json.loads(row[0]) if table == "records" else {}
+        # Neither damaged nor just written nor about to be written at its next heartbeat
+        still = age is not None and abs(age) > source.blind_seconds and "damage" not in record
+        if still and (abs(age or 0.0) > _SECONDS_WHILE_LIVE or record.get("recorded_status") != "RUNNING"):
+            settled.append((run_id, stamps[run_id], *row))
     if settled:
         marks = ", ".join("?" * len(settled[0]))
         with contextlib.suppress(sqlite3.Error, OSError), _connected(path) as connection:
@@ -117,14 +126,6 @@ def _rows(source: Source, table: str) -> dict[int, Row]:
             connection.executemany(f"DELETE FROM {table} WHERE id = ?", gone)
             connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", settled)
     return dict(sorted({**found, **changed}.items()))
-
-
-def _has_settled(source: Source, run_id: int, stamp: str, record: Mapping[str, Any]) -> bool:
-    """Return whether a run is neither damaged nor just written nor about to be written at its next heartbeat."""
-    age = source.age(run_id, stamp)
-    if age is None or "damage" in record or abs(age) <= source.blind_seconds:
-        return False
-    return abs(age) > _SECONDS_WHILE_LIVE or record.get("recorded_status") != "RUNNING"
 
 
 @contextlib.contextmanager
@@ -190,10 +191,6 @@ def _record_row(document: Mapping[str, Any]) -> Row:
     return _json(condensed), _json(metrics), _json(inputs if isinstance(inputs, list) else [])
 
 
-def _damage_row(damage: str) -> Row:
-    return _json({"damage": damage}), "{}", "[]"
-
-
 def _config_row(config: Any) -> Row:
     """Flatten a configuration into keys, which many runs have alike, and values."""
     flat = flatten(config)
@@ -202,15 +199,6 @@ def _config_row(config: Any) -> Row:
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
-
-
-def _summary(kind: str, run_id: int, row: Row, config: Mapping[str, Any] | None, inputs: bool) -> RunSummary:
-    record = json.loads(row[0])
-    if "damage" in record:
-        return RunSummary(kind, run_id, status=DAMAGED, damage=record["damage"])
-    record |= {key: datetime.fromisoformat(record[key]) for key in TIMES if record[key]}
-    record["summary"] = MetricSummaries(row[1])
-    return summarize(kind, run_id, record, config, json.loads(row[2]) if inputs else ())
 
 
 def _choose(rows: Mapping[int, Row], wanted: Sequence[str]) -> dict[int, dict[str, Any]]:
@@ -231,30 +219,26 @@ def folder_source(folder: Path) -> Source:
     The stamp is modification time and size of the files of a table; the first one must exist.
     """
 
+    def stamp_of(path: str) -> str:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return "0"
+        return f"{status.st_mtime_ns}:{status.st_size}"
+
     def stamps(table: str) -> dict[int, str]:
-        found = {}
-        for name in numbered(folder):
-            times = [_stamp_of_file(f"{folder}/{name}/{file}") for file in _FILES_OF[table]]
-            if times[0] != "0":
-                found[int(name)] = " ".join(times)
-        return found
+        times = {name: [stamp_of(f"{folder}/{name}/{file}") for file in _FILES_OF[table]] for name in numbered(folder)}
+        return {int(name): " ".join(found) for name, found in times.items() if found[0] != "0"}
 
     def read(table: str, run_ids: Sequence[int]) -> Iterator[tuple[int, Row]]:
-        make = _folder_record if table == "records" else _folder_config
-        return ((run_id, make(folder / str(run_id))) for run_id in run_ids)
+        for run_id in run_ids:
+            run = _ListedRun(folder / str(run_id))
+            yield run_id, _folder_record(run) if table == "records" else _config_row(run.read_leniently("config.json"))
 
     def age(run_id: int, stamp: str) -> float:
         return time.time() - max(int(part.partition(":")[0]) for part in stamp.split()) / 1e9
 
     return Source(str(folder.absolute()), stamps, read, age, _BLIND_SECONDS_OF_FILES)
-
-
-def _stamp_of_file(path: str) -> str:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return "0"
-    return f"{status.st_mtime_ns}:{status.st_size}"
 
 
 class _ListedRun(RunFolder):
@@ -264,9 +248,8 @@ class _ListedRun(RunFolder):
         return DamagedRecordError(f"{path} cannot be read: {reason}")
 
 
-def _folder_record(directory: Path) -> Row:
+def _folder_record(run: RunFolder) -> Row:
     try:
-        run = _ListedRun(directory)
         document = {**run.read("run.json"), "info": run.read("info.json"), "omniboard": run.read(ANNOTATIONS)}
         info = document["info"]
         if "parent" not in info:  # only runs that do not note it themselves have it in their configuration
@@ -276,15 +259,8 @@ def _folder_record(directory: Path) -> Row:
             sums = {name: summary_of_points(one.get("steps"), one.get("values")) for name, one in metrics.items()}
             document["info"] = {**info, "summary": {name: summary for name, summary in sums.items() if summary}}
     except (DamagedRecordError, OSError) as error:
-        return _damage_row(str(error))
+        return _json({"damage": str(error)}), "{}", "[]"
     return _record_row(document)
-
-
-def _folder_config(directory: Path) -> Row:
-    try:
-        return _config_row(_ListedRun(directory).read("config.json"))
-    except (DamagedRecordError, OSError):
-        return _config_row({})
 
 
 def database_summaries(
@@ -341,4 +317,5 @@ def _database_record(run: Mapping[str, Any]) -> Row:
         info, result, config = (from_bson(run.get(key)) for key in ("info", "result", "config"))
         return _record_row({**run, "info": info, "result": result, "config": config})
     except Exception as error:  # whatever else wrote here: one odd document does not hide the others
-        return _damage_row(f"its document makes no sense ({type(error).__name__}: {error})")
+        damage = f"its document makes no sense ({type(error).__name__}: {error})"
+        return _json({"damage": damage}), "{}", "[]"

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import gridfs
 import gridfs.errors
@@ -22,7 +22,7 @@ from pymongo.database import Database
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import MongoAddress
 from incasem_like.tracking.kinds import kind_named
-from incasem_like.tracking.metrics_log import is_complete
+from incasem_like.tracking.metrics_log import goes_on_from
 from incasem_like.tracking.model.checkpoints import folder_size
 from incasem_like.tracking.model.summaries import RunSummary
 from incasem_like.tracking.run_folder import SHARED, Journal, Journals, RunFolder, Shared, from_document
@@ -126,7 +126,8 @@ class MongoStore(RunStore):
             found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
         sessions = tokens(found.get("info"))
         journal = self.journals.find(run_id, sessions)
-        return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
+        is_whole = journal is not None and goes_on_from(journal.log_path, sessions, complete=True)
+        return journal.log_path if journal is not None and is_whole else None
 
     @property
     def journals(self) -> Journals:  # noqa: D102
@@ -184,11 +185,11 @@ class MongoStore(RunStore):
     def checkpoint_files(self) -> CheckpointFiles:  # noqa: D102
         return CheckpointFiles(self.database, self.description, self._reconnect)
 
-    def sibling(self, kind: str) -> MongoStore:  # noqa: D102
+    def sibling(self, kind: str) -> Self:  # noqa: D102
         name, reopen = self._databases(kind), self._reconnect
         reconnect = None if reopen is None else lambda: reopen().client[name]
         database = self.database.client[name]
-        return MongoStore(database, kind, self.runs_directory, self.server, reconnect, self._databases)
+        return type(self)(database, kind, self.runs_directory, self.server, reconnect, self._databases)
 
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()

@@ -7,7 +7,7 @@ import mimetypes
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import gridfs
 import pymongo.errors
@@ -17,14 +17,13 @@ from pymongo.database import Database
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.run_folder import Journal, RunFolder
-from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points
+from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
 from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc, plain, to_bson
 
 FORMAT = "MongoObserver-0.7.0"
 _TIMES = ("start_time", "stop_time", "heartbeat")
-_COLUMNS = ("steps", "values", "timestamps")
 _FILE_ID = re.compile("[0-9a-f]{24}")
 _ATTEMPTS = 3
 _SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
@@ -33,24 +32,22 @@ _FOREIGN = "it belongs to a run of another server"
 
 def to_document(run: Mapping[str, Any]) -> dict[str, Any]:
     """Make fields of a document from fields of a run, but for its artifacts, which have ids of their own there."""
+
+    def with_ids(pairs: Any) -> list[Any]:  # which a folder holds as text
+        found = [pair for pair in as_sequence(pairs) if isinstance(pair, (list, tuple)) and len(pair) == 2]
+        return [[name, ObjectId(file) if _FILE_ID.fullmatch(str(file)) else file] for name, file in found]
+
     document: dict[str, Any] = {}
     for key, value in run.items():
         if key in _TIMES:
             document[key] = naive_utc(value)
         elif key == "experiment" and isinstance(value, Mapping):
-            others = {name: item for name, item in value.items() if name != "sources"}
-            document[key] = {**to_bson(plain(others)), "sources": _with_ids(value.get("sources"))}
+            document[key] = {**to_bson(plain({**value, "sources": None})), "sources": with_ids(value.get("sources"))}
         elif key == "resources":
-            document[key] = _with_ids(value)
+            document[key] = with_ids(value)
         elif key != "artifacts":
             document[key] = to_bson(plain(value))
     return document
-
-
-def _with_ids(pairs: Any) -> list[Any]:
-    """Turn the ids of files, which a folder holds as text, into ids."""
-    found = [pair for pair in as_sequence(pairs) if isinstance(pair, (list, tuple)) and len(pair) == 2]
-    return [[name, ObjectId(key) if _FILE_ID.fullmatch(str(key)) else key] for name, key in found]
 
 
 def metric_id(run_id: int, name: str) -> ObjectId:
@@ -58,33 +55,12 @@ def metric_id(run_id: int, name: str) -> ObjectId:
     return ObjectId(hashlib.sha256(f"{run_id}\0{name}".encode()).digest()[:12])
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """How much of a series the database has: stride, kept points, length of the full series."""
 
     stride: int
     points: int
-    count: int
-
-
-def series_update(
-    name: str, run_id: int, series: BoundedSeries, mark: Mark | None
-) -> tuple[dict[str, Any], Mark] | None:
-    """Find the fields by which a metrics document becomes equal to a series; None if its ``mark`` says that it is.
-
-    Positions are set one by one rather than appended to, so that a write that is repeated, because nobody knows whether
-    it came through, does no harm.
-    """
-    new = Mark(series.stride, len(series.points), series.count)
-    if new == mark:
-        return None
-    document = series.as_document()
-    if mark is None or mark.stride != series.stride or mark.points > new.points or mark.points == 0:
-        return {"name": name, "run_id": run_id, **document}, new
-    fields = {"stride": series.stride, "count": series.count}
-    for position in range(mark.points - 1, new.points):
-        fields.update({f"{column}.{position}": document[column][position] for column in _COLUMNS})
-    return fields, new
+    length: int
 
 
 def artifact_address(database: Database[Any], run_id: int, name: str) -> str:
@@ -143,10 +119,21 @@ class Delivery:
             links = [{"name": name, "id": str(metric_id(self.run_id, name))} for name in table.series]
             fields["info"] = {**(fields.get("info") or {}), "metrics": links}
         marks = self._marks if changed is not None else {}
-        updates = {
-            name: series_update(name, self.run_id, series, marks.get(name)) for name, series in table.series.items()
-        }
-        metrics = {name: update for name, update in updates.items() if update is not None}
+        metrics: dict[str, tuple[dict[str, Any], Mark]] = {}
+        for name, series in table.series.items():
+            old, new = marks.get(name), Mark(series.stride, len(series.points), series.count)
+            if new == old:
+                continue
+            update = series.as_document()
+            if old is None or old.stride != new.stride or not 0 < old.points <= new.points:
+                update |= {"name": name, "run_id": self.run_id}
+            else:
+                # Positions are set one by one rather than appended to, so that a write that is repeated, because nobody
+                # knows whether it came through, does no harm.
+                columns = {column: update.pop(column) for column in ("steps", "values", "timestamps")}
+                for at in range(old.points - 1, new.points):
+                    update |= {f"{column}.{at}": points[at] for column, points in columns.items()}
+            metrics[name] = update, new
         return Parcel(fields, metrics, artifacts, changed is None)
 
     def publish(self, parcel: Parcel) -> None:
@@ -222,11 +209,10 @@ class Delivery:
 
 def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> None:
     """Bring a run into sight that was reserved and is whole in its journal."""
-    found = journal.read_document() or {}
-    run = {key: value for key, value in found.items() if key != "omniboard" or value}
-    table = MetricTable(max_points(as_mapping(run.get("config"))))
-    for name, document in journal.read("metrics.json").items():
-        table.put(name, document)
+    run = journal.read_document() or {}
+    if not run.get("omniboard"):
+        run.pop("omniboard", None)
+    table = MetricTable.from_documents(journal.read("metrics.json"), max_points(as_mapping(run.get("config"))))
     delivery = Delivery(database, files, journal, run.get("session"))
     entry = {**to_document(run), REVISION: new_token()}
     delivery.publish(delivery.pack(entry, table, journal.pending_artifacts()))
@@ -255,7 +241,12 @@ def push(
     entry[REVISION] = new_token()
     delivery = Delivery(database, files, journal, entry["session"])
     table = read_table(journal.log_path, limit or max_points(entry.get("config") or {}))
-    delivery.artifacts = _stored_artifacts(database, run_id, present or {})
+    # The run's document may not name the last of its files, or be lost.
+    prefix = artifact_address(database, run_id, "")
+    stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"filename": 1}).sort("uploadDate", 1)
+    ids = {str(file["filename"]).removeprefix(prefix): file["_id"] for file in stored}
+    ids |= {entry["name"]: entry["file_id"] for entry in (present or {}).get("artifacts") or ()}
+    delivery.artifacts = [{"name": name, "file_id": file_id} for name, file_id in ids.items()]
     parcel = delivery.pack(entry, table, journal.pending_artifacts())
     try:
         if any(delivery.send(parcel) for _ in range(_ATTEMPTS)):
@@ -264,12 +255,3 @@ def push(
     except SessionLostError:
         return f"{journal.folder} stays: {_SUPERSEDED}"
     raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
-
-
-def _stored_artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the files that the database has of a run; its document may not name the last of them, or be lost."""
-    prefix = artifact_address(database, run_id, "")
-    stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"filename": 1}).sort("uploadDate", 1)
-    found = {str(file["filename"]).removeprefix(prefix): file["_id"] for file in stored}
-    found |= {entry["name"]: entry["file_id"] for entry in present.get("artifacts") or ()}
-    return [{"name": name, "file_id": file_id} for name, file_id in found.items()]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from incasem_like.errors import CheckpointError, InputError, RunNotFoundError, StoreError
 from incasem_like.terminal import nearest
@@ -139,57 +139,51 @@ class RunRecord:
         # A newer one was withdrawn when the run was continued from before it.
         return sorted((one for one in records if one.iteration < newest), key=lambda record: record.iteration)
 
-    def checkpoint(self, which: str | int, *, metric: str | None = None, mode: str | None = None) -> CheckpointRecord:
-        """Choose one of the run's checkpoints: ``best``, ``last``, an iteration, or the path of a file.
+    def checkpoint(self, which: str | int) -> CheckpointRecord:
+        """Choose one of the run's checkpoints: an iteration, ``last``, or ``best`` by its configuration.
 
         ``best`` and ``last`` fall, with a warning, on the next one in line where the first is neither on this machine
         nor in the run store: the machine that trains may have died before it was uploaded. They don't where the file is
         here but changed: that must be seen to. Of equally good ones the latest wins.
 
-        Args:
-            which: Which one.
-            metric: What ``best`` goes by; by default the run's ``training.checkpoints.best_metric``.
-            mode: ``max`` or ``min``; by default the run's ``training.checkpoints.best_mode``.
-
         Raises:
             CheckpointError: The run has no such checkpoint; the message lists those it has.
         """
-        policy, records, text = StorePolicy.from_config(self.config), self.checkpoints, str(which)
-        metric, mode = metric or policy.metric, mode or policy.mode
+        policy, records = StorePolicy.from_config(self.config), self.checkpoints
         run = f"run {self.id} in {self.store.description} ({self.status})"
         whose, there = f"R{run[1:]}", listed([record.iteration for record in records])
         if not records:
             raise CheckpointError(f"{whose} has no checkpoint: choose another run.")
-        if text not in ("best", "last"):
-            for among in (records, None):
-                for record in self.superseded_checkpoints if among is None else among:  # the store is asked last
-                    if Path(text).absolute() in record.candidates or (text.isdigit() and int(text) == record.iteration):
-                        return record
+        if which not in ("best", "last"):
+            found = [record for record in records if str(record.iteration) == str(which)]
+            found = found or [record for record in self.superseded_checkpoints if str(record.iteration) == str(which)]
+            if found:
+                return found[0]
             raise CheckpointError(
-                f"{whose} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
+                f"{whose} has no checkpoint '{which}': choose best, last or one of the iterations {there}."
             )
 
-        def ranked(among: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-            return rank(among, metric, mode) if text == "best" else list(reversed(among))
+        def in_line(among: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
+            return rank(among, policy.metric, policy.mode) if which == "best" else list(reversed(among))
 
-        in_line = ranked(records)
-        if not in_line:
+        ranked = in_line(records)
+        if not ranked:
             known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
             raise CheckpointError(
-                f"{whose} has no checkpoint measured by '{metric}' (metrics known: {known}): choose last or one of the "
-                f"iterations {there}."
+                f"{whose} has no checkpoint measured by '{policy.metric}' (metrics known: {known}): choose last or one "
+                f"of the iterations {there}."
             )
-        wanted = in_line[0]
+        wanted = ranked[0]
         if not wanted.is_nowhere():
             return wanted
         # Where none is available, fetching the first reports what is missing
-        older = ranked(self.superseded_checkpoints)
-        chosen = next((record for record in (*in_line, *older) if record.can_be_had()), wanted)
+        ranked += in_line(self.superseded_checkpoints)
+        chosen = next((record for record in ranked if record.can_be_had()), wanted)
         if chosen is not wanted:
             log.warning(
                 "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d "
                 "is taken, the %s one that can be had.",
-                *(text, run, wanted.iteration, chosen.iteration, text),
+                *(which, run, wanted.iteration, chosen.iteration, which),
             )
         return chosen
 
@@ -269,7 +263,7 @@ class StoredRuns(ABC):
         self._silent: dict[int, object] = {}
 
     @abstractmethod
-    def sibling(self, kind: str) -> StoredRuns:
+    def sibling(self, kind: str) -> Self:
         """Open the runs of another kind that are kept in the same place."""
 
     @abstractmethod
