@@ -64,11 +64,12 @@ class Slot:
     def start(self) -> None:
         """Start the worker: a child, or a command in a process group of its own."""
         self._write_script()
-        words = LAUNCHERS[self.group.launcher].command(self)
+        command = self.group.start_command(self.name, self.unique_name, self.script, self.output)
         with self.log.open("ab") as log, deaf_to_interrupts():
             self.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=not self.local
-            )
+                command, shell=True, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=not self.local,
+            )  # fmt: skip
 
     def _write_script(self) -> None:
         """Write the shell script; a set-up line that fails ends it and is named."""
@@ -102,7 +103,7 @@ class Slot:
         if cancel:
             cancel = cancel.replace("{name}", self.unique_name).replace("{log}", shlex.quote(str(self.log)))
             nothing = subprocess.DEVNULL
-            asking = subprocess.Popen(["/bin/sh", "-c", cancel], stdin=nothing, stdout=nothing, stderr=nothing)
+            asking = subprocess.Popen(cancel, shell=True, stdin=nothing, stdout=nothing, stderr=nothing)
         self.send(signal.SIGKILL if self.local else signal.SIGTERM)
         return asking
 
