@@ -45,6 +45,25 @@ def check_output_file(path: Path) -> None:
         raise InputError(f"{path} is a folder: name a file to write.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} for {path.name} does not exist: create it, or name another file.")
+    check_writable(path, "name another file")
+
+
+def nearest_folder(path: Path) -> Path:
+    """Return the innermost of a path and its parents that exists; a file, if one stands where a folder is needed."""
+    return next(there for there in [path, *path.absolute().parents] if os.path.exists(there))
+
+
+def check_writable(path: Path, remedy: str) -> None:
+    """Check that a file or folder can be written at a path, without writing anything.
+
+    Raises:
+        InputError: A file stands where a folder is needed, or permission is missing; ``remedy`` is the advice.
+    """
+    there = nearest_folder(path)
+    if there != path and not there.is_dir():
+        raise InputError(f"{there} is a file, but a folder is needed there for {path}: {remedy}.")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"Nothing can be written into {there}: change its permissions, or {remedy}.")
 
 
 def copy_whole(source: Path, target: Path, *, link: bool = False) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import incasem_like.errors
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.blockwise.job import JobRecord
 from incasem_like.blockwise.task import BlockTask, WorkTask
@@ -23,13 +23,13 @@ from incasem_like.errors import (
     InputError,
     VoxelValueError,
 )
-from incasem_like.terminal import Progress
+from incasem_like.terminal import Progress, as_known_error
 
 SECONDS_UNTIL_TOLD = 20.0  # without a worker; those on this machine take a few
 DEATHS = 4  # workers that may die at a block before it counts as failed
 # Errors that every other block would meet too, or that spoil the result of all: the whole call ends.
 HOPELESS = (DiskFullError, CheckpointError, VoxelValueError)
-LONGEST_SENTENCE, LONGEST_TRACE = 2000, 6000  # characters of an error that a worker sends
+LONGEST_SENTENCE, LONGEST_TRACE = 2000, 6000  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,11 @@ class BlockError:
     worker: str = ""
     deaths: int = 0
 
-    def as_message(self) -> dict[str, str]:
-        """Return the error as plain values; a long traceback is cut to its end."""
-        sentence = str(self.error)[:LONGEST_SENTENCE]
-        return {"kind": type(self.error).__name__, "message": sentence, "trace": self.trace[-LONGEST_TRACE:]}
-
     @classmethod
-    def from_message(cls, message: Mapping[str, Any], worker: str) -> BlockError:
-        """Restore an error that a worker sent; an unknown class becomes the most general one."""
-        kind = getattr(incasem_like.errors, str(message["kind"]), None)
-        if not (isinstance(kind, type) and issubclass(kind, IncasemError)):
-            kind = IncasemError
-        return cls(kind(str(message["message"])), str(message["trace"]), worker)
+    def of(cls, error: Exception, worker: str) -> BlockError:
+        """Describe the error that is being handled; a long traceback is cut to its end."""
+        known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}"[:LONGEST_SENTENCE])
+        return cls(known, traceback.format_exc()[-LONGEST_TRACE:], worker)
 
 
 @dataclass(frozen=True)
@@ -285,7 +278,7 @@ class Call(BlockQueue):
         failed = super().error(number, error)
         if failed is not None:
             about: dict[str, Any] = {
-                "error": str(error.error), "kind": type(error.error).__name__, "trace": error.trace[-6000:],
+                "error": str(error.error), "kind": type(error.error).__name__, "trace": error.trace,
                 "attempts": failed.attempts, "worker": error.worker, **self.task.place_of(number),
             }  # fmt: skip
             self._log.record_failed(number, about)

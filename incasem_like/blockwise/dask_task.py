@@ -20,7 +20,6 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from distributed import WorkerPlugin, get_worker
 
 from incasem_like.blockwise.call import BlockError
 from incasem_like.blockwise.task import WorkItem, WorkTask
-from incasem_like.blockwise.worker import BROKEN, PREFETCHED, TIMED_OUT, Worker, describe_error
+from incasem_like.blockwise.worker import BROKEN, PREFETCHED, TIMED_OUT, Worker
 from incasem_like.errors import DiskFullError, IncasemError, InputError
 
 LEAVING = threading.Event()  # set when this process should end after the current blocks
@@ -73,7 +72,8 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: DaskWorker) -> None:
         """Prepare the task, which its first batch then sets up; see ``WorkerPlugin``."""
-        self._dask_name, self._ended = str(worker.name), False
+        name = str(worker.name)  # of a worker that was started with a suffix, see ``worker_process``
+        self._name, self._ended = name.rpartition(".")[0] if self._owned else name, False
         self._worker: Worker | None = None
         self._gate = threading.Lock()  # batches begin one by one
         self._free, self._threads = threading.Semaphore(), 1
@@ -100,8 +100,11 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
             for number in numbers:
                 if (worker := self._worker) is None or LEAVING.is_set():
                     return
-                began = time.monotonic()
-                error = worker.error_of(partial(self._run_block, worker, number))
+                began, error = time.monotonic(), None
+                try:
+                    self._run_block(worker, number)
+                except Exception as failure:
+                    error = BlockError.of(failure, self._name)
                 self._events.result(number, time.monotonic() - began, error)
         finally:
             self._free.release(share)
@@ -114,13 +117,13 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
                 sys.path += [path for path in self._sys_path if path not in sys.path]
                 if self._main:
                     spawn.prepare(self._main)
-                worker = Worker(pickle.loads(self._payload), self._dask_name, None, self._events.advance)
+                worker = Worker(pickle.loads(self._payload), None, self._events.advance)
         except Exception as error:
-            known = describe_error(error, self._dask_name)
+            known = BlockError.of(error, self._name)
             if self._owned and not isinstance(known.error, InputError | DiskFullError):
                 print(known.trace, file=sys.stderr, flush=True)
                 os._exit(BROKEN)  # it may work on another machine
-            self._events.post({"broken": known.as_message()})
+            self._events.post({"broken": pickle.dumps(known.error)})
             raise
         self._events.post({"ready": True})
         return worker
@@ -245,7 +248,7 @@ class _Events:
     def __init__(self, worker: DaskWorker, topic: str) -> None:
         self._worker, self._topic = worker, topic
         self._lock = threading.Lock()
-        self._results: list[list[Any]] = []
+        self._results: list[tuple[int, float, BlockError | None]] = []
         self._progress: dict[int, int] = {}
         self._sent = 0.0
 
@@ -255,7 +258,7 @@ class _Events:
 
     def result(self, number: int, seconds: float, error: BlockError | None) -> None:
         with self._lock:
-            self._results.append([number, seconds, None if error is None else error.as_message()])
+            self._results.append((number, seconds, error))
             self._progress.pop(number, None)
         if time.monotonic() - self._sent > SECONDS_TOGETHER:
             self.send()
@@ -264,7 +267,7 @@ class _Events:
         """Send the collected events."""
         with self._lock:
             if self._results or self._progress:
-                self.post({"results": self._results, "progress": list(self._progress.items())})
+                self.post({"results": pickle.dumps(self._results), "progress": list(self._progress.items())})
                 self._results, self._progress = [], {}
 
     def post(self, event: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, Duration, Worker
 from incasem_like.config.kinds import Count, Text, Words
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
+from incasem_like.disk import check_writable
 from incasem_like.errors import ConfigError, InputError
 
 JOBQUEUE_KEYS = {
@@ -203,13 +204,10 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
             f"{local} workers are to run on this machine, but it has {cores} cores: reduce count in the workers file."
         )
     if any(group.launcher != "local" for group in workers.groups):
-        records = jobs_directory()
-        there = next(folder for folder in [records, *records.parents] if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            yield InputError(
-                f"Workers find their scheduler by a file in {records}, but nothing can be written there: set "
-                "INCASEM_JOBS to a folder that all their machines see."
-            )
+        try:  # a file there tells workers where their scheduler is
+            check_writable(jobs_directory() / "job", "set INCASEM_JOBS to a folder that all workers' machines see")
+        except InputError as error:
+            yield error
         address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
         try:
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()

@@ -123,12 +123,8 @@ def predict_data(
     config = config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
     found = Findings(workers=workers)
     plan = plan_prediction(config, records, found=found)
-    locations = plan.locations(resume or 0)
-    for location in locations:
-        location.check_writable()
+    plan.check_outputs(plan.locations(resume or 0))
     runs = found.runs = store()
-    if resume is not None:
-        plan.check_not_read(locations)
     plan = _resolved(found, plan, resume)
     if runs is not None and options.get("run_id") is not None:
         runs.check_unused(options["run_id"], "--resume")
@@ -255,7 +251,7 @@ def predict_regions(
         CheckpointError: The network's output is not finite.
         IncasemError: Blocks failed; all others are done.
     """
-    plan.check_not_read(locations)
+    plan.check_outputs(locations)
     planned = [
         PlannedRegion.find(plan, region, location, resumes=request.resumes)
         for region, location in zip(plan.regions, locations, strict=True)

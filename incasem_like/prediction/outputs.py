@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +73,6 @@ class OutputLocation:
         ):
             refuse_foreign_prediction(self.folder)
 
-    def check_writable(self) -> None:
-        """Raise InputError if the output cannot be written, as far as that is known without writing."""
-        folder = nearest_folder(self.folder)
-        if not os.access(folder, os.W_OK):
-            raise InputError(
-                f"Nothing can be written into {folder}: change its permissions, or set prediction.directories.prefix."
-            )
-
 
 def refuse_foreign_prediction(folder: Path) -> None:
     """Raise InputError: another run's prediction occupies the output of this one."""
@@ -89,11 +80,6 @@ def refuse_foreign_prediction(folder: Path) -> None:
         f"{folder} already holds a prediction, made under another run store: move it away, "
         "or set prediction.directories.prefix to another folder."
     )
-
-
-def nearest_folder(path: Path) -> Path:
-    """Return the innermost existing parent folder of a path."""
-    return next(folder for folder in [path, *path.parents] if folder.is_dir())
 
 
 @dataclass(frozen=True)

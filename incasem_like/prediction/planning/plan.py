@@ -277,8 +277,8 @@ class PredictionPlan:
             for container, region in zip(containers, self.regions, strict=True)
         ]
 
-    def check_not_read(self, locations: Sequence[OutputLocation]) -> None:
-        """Raise InputError if a prediction would replace a volume of the data configuration."""
+    def check_outputs(self, locations: Sequence[OutputLocation]) -> None:
+        """Raise InputError if a prediction cannot be written, or would replace a volume of the data configuration."""
         groups = [Address(str(location.container), location.group) for location in locations]
         inputs = [address for region in self.regions for address in region.addresses]
         check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")

@@ -131,8 +131,7 @@ def predict_series(
         IncasemError: Blocks failed.
     """
     series = plan_series(config, training, workers)
-    for location in series.plan.locations(0):
-        location.check_writable()
+    series.plan.check_outputs(series.plan.locations(0))
     runs = store()
     earlier = None if anew or runs is None else find_earlier(runs, series)
     if earlier is not None and options.get("run_id") not in (None, earlier.run_id):
@@ -184,7 +183,7 @@ def _begin(run: Run, finished: FinishedSeries, *, anew: bool) -> None:
     """
     series = finished.plan
     for entry in finished.entries:
-        series.plan.check_not_read(series.locations(run.id, entry.iteration))
+        series.plan.check_outputs(series.locations(run.id, entry.iteration))
     for folder in series.folders(run.id, 0) if anew else ():
         if folder.parent.exists():
             refuse_foreign_prediction(folder.parent)
