@@ -139,6 +139,26 @@ def exclusive(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes off a folder, which is created, while several outputs in it are written one after the other.
+
+    Args:
+        folder: The folder; all who write it must use this function.
+
+    Raises:
+        InputError: Another process is writing it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not lock(handle, wait=False):
+            raise InputError(f"Another process is writing {folder}: wait for it or stop it first.")
+        yield
+    finally:
+        os.close(handle)
+
+
 def is_locked(path: Path) -> bool:
     """Return whether a process has a file locked now."""
     try:

@@ -17,12 +17,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distributed import Worker as DaskWorker
 from distributed import WorkerPlugin, get_worker
@@ -171,17 +170,11 @@ def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
     plugin.run(numbers, alone)
 
 
-@dataclass(frozen=True)
-class Marks:
-    """The blocks that a process is working on, or was when it ended.
+class Marks(NamedTuple):
+    """The blocks that a process is working on, or was when it ended."""
 
-    Attributes:
-        began: The blocks being read, computed or written, and when that began, as by ``time.time``.
-        overdue: The block that took longer than its time limit, if that ended the process.
-    """
-
-    began: Mapping[int, float]
-    overdue: int | None
+    began: dict[int, float]  # when each began, as by time.time
+    overdue: int | None  # the block that took longer than its time limit, if that ended the process
 
 
 def marks_file(folder: Path, address: str) -> Path:

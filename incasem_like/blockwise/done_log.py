@@ -27,7 +27,6 @@ from incasem_like.terminal import as_known_error
 from incasem_like.volumes import Address
 
 LOG_NAME = ".blocks.jsonl"
-LOCK_NAME = ".writer.lock"
 _HASH = re.compile(r"[0-9a-f]{32,}")
 SECONDS_BETWEEN_SYNCS = 1.0
 CLOSED = -1
@@ -51,12 +50,10 @@ class DoneLog:
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], *, complete: bool = False) -> None:
-        self.path = folder / LOG_NAME
-        self._known = json.loads(json.dumps(fingerprint))
+        self.path, self._known = folder / LOG_NAME, json.loads(json.dumps(fingerprint))
         if complete and not self.path.exists():
             raise InputError(f"{folder} exists already and was not made by this task: add --overwrite to replace it.")
-        self._synced = time.monotonic()
-        self._writing = threading.Lock()
+        self._synced, self._writing = time.monotonic(), threading.Lock()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _lock(self._file, self.path.parent)
@@ -169,25 +166,6 @@ def held(output: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(log)
-
-
-@contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes off a folder, which is created, while several outputs in it are written one after the other.
-
-    Args:
-        folder: The folder; all who write it must use this function.
-
-    Raises:
-        InputError: Another process is writing it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True)

@@ -203,10 +203,21 @@ def _check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | 
     """Check, before a run is started, that a prediction was begun and is resumed with what it was begun with.
 
     Raises:
-        InputError: It was not begun, or something differs; the message names it.
+        InputError: It was not begun, or something differs, precision included once resolved; the message names it.
     """
     locations = plan.locations(prediction_id)
-    if check_begun_alike(plan, locations, "predict anew, without --resume"):
+    found = [read_begun(location) for location in locations]
+    for region, location, begun in zip(plan.regions, locations, found, strict=True):
+        if begun is None:
+            continue
+        description, before = json.loads(json.dumps(plan.describe(region))), begun.description
+        if not plan.knows_precision:
+            description, before = _without_precision(description), _without_precision(before)
+        if difference := first_difference({key: before.get(key) for key in description}, description):
+            raise InputError(
+                f"The prediction in {location.folder} was begun with {difference}: predict anew, without --resume."
+            )
+    if any(found):
         return
     record = None
     with contextlib.suppress(RunNotFoundError):
@@ -279,27 +290,6 @@ def predict_regions(
         if match := _OF_REGION.fullmatch(name):
             of_regions.setdefault(match["name"], []).append(value)
     return voxels, {**scores, **{name: float(np.mean(values)) for name, values in of_regions.items()}}
-
-
-def check_begun_alike(plan: PredictionPlan, locations: Sequence[OutputLocation], remedy: str) -> bool:
-    """Check that predictions are resumed with the settings that they were begun with, precision included once resolved.
-
-    Returns:
-        Whether anything was begun.
-
-    Raises:
-        InputError: Something differs; the message names it, and gives ``remedy`` as the advice.
-    """
-    found = [read_begun(location) for location in locations]
-    for region, location, begun in zip(plan.regions, locations, found, strict=True):
-        if begun is None:
-            continue
-        description, before = json.loads(json.dumps(plan.describe(region))), begun.description
-        if not plan.knows_precision:
-            description, before = _without_precision(description), _without_precision(before)
-        if difference := first_difference({key: before.get(key) for key in description}, description):
-            raise InputError(f"The prediction in {location.folder} was begun with {difference}: {remedy}.")
-    return any(begun is not None for begun in found)
 
 
 def _without_precision(value: Any) -> Any:

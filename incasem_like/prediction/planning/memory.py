@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.networks import forward_maps, torch_device
 from incasem_like.networks.description import ForwardMaps
@@ -126,12 +127,12 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     """
     if device.type == "cuda":
         return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
-    groups = (None,) if workers is None else workers.groups
-    here = sum(group.number for group in groups if group is not None and group.launcher == "local")
+    groups = (WorkerGroup(),) if workers is None else workers.groups
+    here = sum(group.number for group in groups if group.launcher == "local")
     limits = [float(MOST_HOST_BYTES)]
     for group in groups:
-        if group is None or group.launcher == "local":
-            limits.append(SHARE_OF_MEMORY * available_host_memory() / max(1, here))
+        if group.launcher == "local":
+            limits.append(SHARE_OF_MEMORY * available_host_memory() / here)
         elif group.memory is not None:
             limits.append(float(group.memory - BYTES_OF_A_PROCESS))
     return min(limits)

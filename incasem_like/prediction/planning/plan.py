@@ -224,7 +224,7 @@ class PredictionPlan:
             else:
                 measured = measured_tiles(network.module, network.source, section, most_voxels)
             positions = variants_for(section.test_time_augmentation, self._geometry(network))
-            speeds.append(fitted(measured).times(len(positions)))
+            speeds += [fitted(measured)] * len(positions)
         return sum_of_speeds(speeds)
 
     def describe(self, region: Region, input_size: Sequence[int] | None = None) -> dict[str, Any]:

@@ -137,7 +137,17 @@ def plan_prediction(
         with found.collecting():
             is_probed = needs_probe(config, found.workers)
     if data is not None:
-        regions = _open_regions(found, config, trainings[0], data)
+        training = trainings[0]  # several agree in what follows
+        regions = open_regions(
+            data,
+            num_classes=training.data.num_classes,
+            # What reads predictions depends on their lengths in voxels, which are compared.
+            voxel_size=data.voxel_size if training.model.inputs else training.data.voxel_size,
+            need_labels=config.prediction.log_metrics,
+            downsample_factor=training.data.downsample_factor,
+            inputs=training.model.inputs or (),
+            collecting=found.collecting,
+        )
     for index, (record, training) in enumerate(zip(records, trainings, strict=True)):
         with found.collecting():
             _check_same_meaning(records[0].id, trainings[0], record.id, training)
@@ -194,38 +204,6 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
             "network, or correct the entry's voxel_size."
         )
     return data
-
-
-def _open_regions(
-    found: Findings, config: PredictionConfig, training: TrainingConfig, data: DataConfig
-) -> list[Region]:
-    """Open all entries together; if that fails, one by one, so that the problem of each is found."""
-
-    def opened(data: DataConfig, num_classes: int, need_labels: bool) -> list[Region]:
-        return open_regions(
-            data,
-            num_classes=num_classes,
-            # What reads predictions depends on their lengths in voxels, which are compared.
-            voxel_size=data.voxel_size if training.model.inputs else training.data.voxel_size,
-            need_labels=need_labels,
-            downsample_factor=training.data.downsample_factor,
-            inputs=training.model.inputs or (),
-        )
-
-    measured = config.prediction.log_metrics
-    try:
-        return opened(data, training.data.num_classes, measured)
-    except IncasemError as error:
-        of_all = error
-    regions: list[Region] = []
-    problems = len(found.problems)
-    for entry in data.entries:
-        with found.collecting():
-            classes = max(entry.labels.values(), default=0) + 1  # their number was checked above
-            regions += opened(data.model_copy(update={"entries": (entry,)}), classes, measured and classes > 1)
-    if len(found.problems) == problems:
-        found.add(of_all)
-    return regions
 
 
 def _check_tiles(plan: PredictionPlan) -> None:

@@ -65,16 +65,11 @@ class TileSpeed:
         """Return the time for a number of tiles that read and write the given numbers of voxels in all."""
         return np.asarray(self.per_input * read + self.per_output * written + self.per_tile * tiles)
 
-    def times(self, count: int) -> TileSpeed:
-        """Return the speed if every tile is predicted ``count`` times."""
-        return sum_of_speeds([self] * count)
-
 
 def sum_of_speeds(speeds: Sequence[TileSpeed]) -> TileSpeed:
     """Return the speed if every tile is predicted at all of these, one after the other."""
-    per_input, per_output = sum(speed.per_input for speed in speeds), sum(speed.per_output for speed in speeds)
-    per_tile, measured = sum(speed.per_tile for speed in speeds), all(speed.measured for speed in speeds)
-    return TileSpeed(per_input, per_output, per_tile, measured)
+    parts = zip(*((one.per_input, one.per_output, one.per_tile) for one in speeds), strict=True)
+    return TileSpeed(*map(sum, parts), measured=all(one.measured for one in speeds))
 
 
 # The proportions of incasem's U-Net: products per voxel of input and output.
