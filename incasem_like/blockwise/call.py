@@ -171,9 +171,7 @@ class BlockSummary:
     def error(self, task: WorkTask, command: str | None = None) -> IncasemError:
         """Combine the errors of all failed blocks, in the class of the blocks' own errors if they agree.
 
-        Args:
-            task: The task that the blocks belong to.
-            command: The command that retries them, if it is not this process's own. Input errors are not retried.
+        ``command`` retries them, if it is not this process's own; input errors are not retried.
         """
         first = self.failed[0]
         kinds = {type(block.last.error) for block in self.failed}
@@ -203,19 +201,9 @@ class JobCancelled(KeyboardInterrupt):
 
 
 class Call(BlockQueue):
-    """The blocks of one call, and the log, record and progress that receive their outcome.
+    """The blocks of one call, at least one, and the log, job record and progress that receive their outcome.
 
     For the duration of a ``with`` block progress is shown; the job's record then says how the work inside ended.
-
-    Args:
-        task: The task.
-        log: The log of its finished blocks.
-        pending: Numbers of the blocks to do, at least one.
-        description: Label of the progress bar; the task's name if None.
-        command: The command that resumes the task, if it is not this process's own.
-
-    Attributes:
-        record: The job's record.
     """
 
     def __init__(
@@ -277,9 +265,11 @@ class Call(BlockQueue):
         self.retract(number)
         failed = super().error(number, error)
         if failed is not None:
+            roi = None if self.task.grid is None else self.task.grid.write_roi(number)
             about: dict[str, Any] = {
                 "error": str(error.error), "kind": type(error.error).__name__, "trace": error.trace,
-                "attempts": failed.attempts, "worker": error.worker, **self.task.place_of(number),
+                "attempts": failed.attempts, "worker": error.worker,
+                **({"name": self.task.name_of(number)} if roi is None else {"roi": [list(roi.begin), list(roi.shape)]}),
             }  # fmt: skip
             self._log.record_failed(number, about)
         return failed
@@ -304,10 +294,6 @@ class Call(BlockQueue):
 
     def look(self, workers: Sequence[dict[str, Any]] = (), dashboard: str = "") -> None:
         """Update the job's record when an update is due, and show where to look while no worker connects.
-
-        Args:
-            workers: The connected workers, see ``Job.workers``.
-            dashboard: Address of Dask's pages, or nothing.
 
         Raises:
             JobCancelled: The job was cancelled.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -25,9 +24,9 @@ from incasem_like.disk import lock
 from incasem_like.errors import InputError
 from incasem_like.terminal import as_known_error
 from incasem_like.volumes import Address
+from incasem_like.volumes.provenance import first_difference
 
 LOG_NAME = ".blocks.jsonl"
-_HASH = re.compile(r"[0-9a-f]{32,}")
 SECONDS_BETWEEN_SYNCS = 1.0
 CLOSED = -1
 
@@ -211,26 +210,3 @@ def _parsed(log: bytes) -> tuple[LogContent | None, int]:
         elif "failed" in entry:
             content.failed[int(entry.pop("failed"))] = entry
     return content, whole
-
-
-def first_difference(before: Any, now: Any, name: str = "") -> str:
-    """Return the first difference of two fingerprints (``parameters threshold 0.5, but now it is 0.7``), or ``""``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        if "content" in before and "content" in now:
-            if before["content"] == now["content"]:
-                return ""
-            moved = before.get("address") != now.get("address")
-            return f"{before.get('address')}, " + (
-                f"but now it is {now.get('address')}" if moved else "which has changed since"
-            )
-        keys = dict.fromkeys([*before, *now])
-        found = (first_difference(before.get(key), now.get(key), f"{name} {key}".strip()) for key in keys)
-        return next(filter(None, found), "")
-    lists = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
-    if lists and any(isinstance(item, dict) for item in now):
-        return next(filter(None, (first_difference(*pair, name) for pair in zip(before, now, strict=True))), "")
-    if before == now:
-        return ""
-    if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (before, now)):
-        return f"{name.rpartition(' ')[2]} that changed since"
-    return f"{name} {json.dumps(before)}, but now it is {json.dumps(now)}"

@@ -28,10 +28,7 @@ VAIN_DEATHS = 20  # workers that may die in a row without a block being done or 
 def run_on_workers(call: Call, workers: Workers, fleet: Fleet) -> None:
     """Run the blocks of a call on workers until its queue is empty; errors as for ``try_blockwise``.
 
-    Args:
-        call: The call.
-        workers: The workers, and how they find this process.
-        fleet: The workers that were started, none where a cluster exists.
+    The fleet has the workers that were started, none where a cluster exists.
     """
     task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +22,7 @@ from incasem_like.config.kinds import Count, Positive, Text, Words, contradictio
 from incasem_like.config.section import Document
 
 _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+_SECONDS = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,17 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(len(list(drivers.iterdir())))] if drivers.is_dir() else []
 
 
+def _amount(value: object, unit: str, factors: Mapping[str, int]) -> float:
+    """Read a number above 0 and a unit that the pattern ``unit`` matches."""
+    found = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*{unit}\s*", str(value).lower())
+    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
+        raise ValueError("not an amount")
+    return float(found[1]) * factors[found[2] or ""]
+
+
 def _memory(value: object) -> int:
     """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as in queues) or a number of MiB."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not an amount of memory")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(_amount(value, "([kmgt]?)(?:i?b)?", _UNITS))
 
 
 def _duration(value: object) -> float:
@@ -111,14 +117,10 @@ def _duration(value: object) -> float:
 
     YAML 1.1 reads an unquoted ``24:00:00`` as a number of seconds.
     """
-    text = str(value).strip().lower()
-    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text):
+    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", str(value).strip()):
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?", text)
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not a time")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    return _amount(value, "(s|sec|m|min|h|d)?", _SECONDS)
 
 
 Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]

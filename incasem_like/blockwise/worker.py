@@ -14,12 +14,9 @@ PREFETCHED = 2  # blocks in memory besides the one that is computed and the one 
 
 
 class Worker:
-    """A task with its inputs opened, and set up, in this process.
+    """A task with its inputs opened, and set up unless that is ``prepared``, in this process.
 
-    Args:
-        task: The task.
-        prepared: The result of the task's ``set_up``, if this process has it already.
-        advance: Called with a block's number and voxels for progress within blocks.
+    ``advance`` is called with a block's number and voxels for progress within blocks.
 
     Raises:
         DataError: An input is missing or incomplete.
@@ -34,12 +31,9 @@ class Worker:
     def read(self, number: int) -> WorkItem:
         """Make the block, with its data if the task prefetches."""
         task = self.task
+        advance = partial(self._advance, number)
         block = task.make_item(
-            number=number,
-            folder=task.folder,
-            inputs=self._inputs,
-            prepared=self._prepared,
-            advance=partial(self._advance, number),
+            number, folder=task.folder, inputs=self._inputs, prepared=self._prepared, advance=advance
         )
         return block if task.read is None else dataclasses.replace(block, data=task.read(block, task.parameters))
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import BlockTask, run_blockwise
-from incasem_like.blockwise.done_log import DoneLog, first_difference
+from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
@@ -28,7 +28,7 @@ from incasem_like.prediction.planning.planner import Findings, plan_prediction
 from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.volumes import Roi
-from incasem_like.volumes.provenance import command_line
+from incasem_like.volumes.provenance import command_line, first_difference
 
 TOOL = "predict.py"
 _OF_REGION = re.compile(r"(?P<name>.+)_ds_\d+")
@@ -52,20 +52,12 @@ Observing = Callable[[Region, int, int], TileObserver | None]
 
 @dataclass(frozen=True)
 class Request:
-    """The options of predicting regions in a run.
+    """The options of predicting regions in a run."""
 
-    Attributes:
-        tool: The script, for the datasets' provenance.
-        prediction_id: Id of the run that they belong to.
-        command: The command that resumes after an interruption.
-        resumes: Whether datasets of an earlier call may exist.
-        observing: Makes the observer that measures a region; None measures nothing.
-    """
-
-    tool: str
+    tool: str  # for the datasets' provenance, as the id of the run that they belong to
     prediction_id: int
-    command: str
-    resumes: bool
+    command: str  # resumes after an interruption
+    resumes: bool  # datasets of an earlier call may exist
     observing: Observing | None = None
 
 

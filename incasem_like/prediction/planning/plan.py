@@ -335,19 +335,12 @@ class PredictionPlan:
 
 @dataclass(frozen=True)
 class PlannedRegion:
-    """One region of a prediction.
+    """One region of a prediction and its output, with tiles and blocks."""
 
-    Attributes:
-        plan: The plan of the prediction, resolved.
-        region: The region.
-        location: Its output.
-        begun: What an earlier call did; None if it did not get that far.
-    """
-
-    plan: PredictionPlan
+    plan: PredictionPlan  # resolved
     region: Region
     location: OutputLocation
-    begun: Begun | None
+    begun: Begun | None  # what an earlier call did, if it got that far
 
     @classmethod
     def find(cls, plan: PredictionPlan, region: Region, location: OutputLocation, *, resumes: bool) -> PlannedRegion:

@@ -168,13 +168,7 @@ ANSWER: TypeAdapter[DeviceProfile | str] = TypeAdapter(DeviceProfile | str)
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What a worker is to measure.
-
-    Attributes:
-        networks: The networks.
-        section: The configuration's section ``prediction``.
-        regions: The regions to predict.
-    """
+    """What a worker is to measure: networks, with the configuration's section ``prediction`` and its regions."""
 
     networks: tuple[NetworkSource, ...]
     section: PredictionSection

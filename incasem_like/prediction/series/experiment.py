@@ -247,7 +247,7 @@ def examine_series(
         first, keep = remaining[0], series.config.series.keep
         locations = series.locations(found.next_id if earlier is None else earlier.run_id, first.iteration or 0)
         plan = series.profiled([first], probe=False).plan_of(first)
-        measured = f"measured by {series.metric}" if series.measures else "not measured, since no entry names labels"
+        measured = f"measured by {series.metric}" if series.metric else "not measured, since no entry names labels"
         kept = {"all": "all stay on disk", "best": "the best stays on disk", "none": "none stays on disk"}[keep]
         found.lines.append(f"Each is {measured}; {kept}. The following is for iteration {first.iteration}.")
         report_networks(found, plan)
