@@ -169,13 +169,10 @@ def held(output: str | Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LogContent:
-    """The content of a log.
+    """The content of a log: the fingerprint of the task, and numbers of blocks.
 
-    Attributes:
-        fingerprint: Fingerprint of the task that began the output.
-        done: Numbers of the finished blocks.
-        failed: Blocks that failed and are not done since, by number: ``error``, ``kind`` (class of the error),
-            ``trace``, ``attempts``, ``worker`` and ``roi`` (begin and shape, absolute voxels).
+    Those that failed and are not done since have ``error``, ``kind`` (class of the error), ``trace``, ``attempts``,
+    ``worker``, and ``roi`` (begin and shape, absolute voxels) or ``name``.
     """
 
     fingerprint: Mapping[str, Any]
