@@ -71,11 +71,7 @@ class FailedBlock:
 
 
 class BlockQueue:
-    """The blocks of one call that are neither done nor failed.
-
-    Args:
-        pending: Numbers of the blocks to do, in the order in which they are handed out.
-        retries: How often a block is retried after an error.
+    """The blocks of one call that are neither done nor failed, in the order in which they are handed out.
 
     Attributes:
         failed: Blocks that failed for good, by number.

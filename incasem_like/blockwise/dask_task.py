@@ -51,7 +51,7 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
         name: Name of the plugin, and topic of the events that it sends.
         folder: Folder of the job, for the files of marks.
         time_limit: Seconds that a block may take before the process ends itself.
-        owned: Whether the processes were started for this job, so that one may end if it cannot set up the task.
+        owned: Whether processes were started for this job, so that one may end if it cannot set up the task.
 
     Raises:
         IncasemError: The task cannot be sent.

@@ -29,18 +29,14 @@ _SECONDS = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 class Launcher:
     """A way to start a worker.
 
-    Attributes:
-        command: Template of a shell command that lasts as long as the worker; its values are those of
-            ``WorkerGroup.start_command``. A part in double brackets is left out where a value in it is not given.
-        program: Program of a batch queue that submits a job.
-        cancel: Shell command that ends a job of a queue; ``{name}`` is its unique name, ``{log}`` the log.
-        account: Option of the queue that names who pays.
+    ``command`` is the template of a shell command that lasts as long as the worker, with the values of
+    ``WorkerGroup.start_command``. A part in double brackets is left out where a value in it is not given.
     """
 
     command: str
-    program: str | None = None
-    cancel: str = ""
-    account: str = ""
+    program: str | None = None  # of a batch queue, submits a job
+    cancel: str = ""  # shell command that ends a job of a queue; {name} is its unique name, {log} the log
+    account: str = ""  # option of the queue that names who pays
 
 
 # HTCondor takes a file, and the exit status is in the job's log: a job ended by a signal has none.

@@ -63,21 +63,13 @@ class Request:
 
 @dataclass(frozen=True)
 class FinishedPrediction:
-    """The results of a prediction.
+    """The results of a prediction."""
 
-    Attributes:
-        run_id: Id of its run; 0 if it is not tracked.
-        prediction_id: The number in the datasets' names; after ``--resume`` that of the resumed run.
-        locations: The output of each region, by name of the entry.
-        scores: Scores of all regions by name; undefined ones are left out.
-        result: All of this as plain values, as stored in the run.
-    """
-
-    run_id: int
-    prediction_id: int
-    locations: dict[str, OutputLocation]
-    scores: dict[str, float]
-    result: dict[str, Any]
+    run_id: int  # 0 if it is not tracked
+    prediction_id: int  # in the datasets' names; after ``--resume`` that of the resumed run
+    locations: dict[str, OutputLocation]  # by name of the entry
+    scores: dict[str, float]  # of all regions by name; undefined ones are left out
+    result: dict[str, Any]  # as stored in the run
 
 
 def predict_data(

@@ -28,13 +28,10 @@ def prediction_group(training_run_id: int, prediction_run_id: int) -> str:
 
 @dataclass(frozen=True)
 class OutputLocation:
-    """The output of a region's prediction.
+    """The output of a region's prediction, in a Zarr or N5 container.
 
-    Attributes:
-        container: The Zarr or N5 container.
-        group: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name where several entries
-            go to the same container.
-        channels: Groups of channels, one dataset (channels, z, y, x) each; empty if all channels are classes.
+    The group is ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name where several entries
+    go to the same container. It has a dataset (channels, z, y, x) for each group of channels that are not classes.
     """
 
     container: Path

@@ -47,13 +47,7 @@ def report_regions(
 ) -> None:
     """Report the tiles and outputs of the regions, and the time and disk space they take.
 
-    Args:
-        found: Receives lines and problems.
-        plan: The plan of the prediction.
-        locations: The output of each region.
-        resumes: Whether the prediction was begun before.
-        times: Number of such predictions, one after the other.
-        kept: Number of them on disk at once.
+    ``times`` is the number of such predictions, one after the other, and ``kept`` that of them on disk at once.
     """
     with found.collecting():
         plan.check_outputs(locations)

@@ -43,31 +43,18 @@ SLABS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class TileMemory:
-    """The memory that a tile takes.
+    """The memory that a tile takes."""
 
-    Attributes:
-        feature_maps: Number of feature maps of the network's finest level.
-        channels: Number of input channels.
-        classes: Number of output channels.
-        tiles_ahead: Number of prefetched tiles, or parts of tiles.
-        forward: Memory at once when a tile is computed as a whole; None: the network runs in slabs along z.
-        whole: Whether tiles are nevertheless read and returned as a whole.
-        stride: Stride of the network along z.
-        lost: Planes of context along z, both sides together.
-        batch_size: Tiles that are computed together, where they are not run in slabs.
-        on_gpu: The network computes on a GPU, so that its memory is not the host's.
-    """
-
-    feature_maps: int
-    channels: int
-    classes: int
-    tiles_ahead: int
-    forward: ForwardMaps | None
-    whole: bool
-    stride: int
-    lost: int
-    batch_size: int = 1
-    on_gpu: bool = False
+    feature_maps: int  # of the network's finest level
+    channels: int  # of the input
+    classes: int  # channels of the output
+    tiles_ahead: int  # prefetched tiles, or parts of tiles
+    forward: ForwardMaps | None  # memory at once when a tile is computed as a whole; None: in slabs along z
+    whole: bool  # tiles are nevertheless read and returned as a whole
+    stride: int  # along z
+    lost: int  # planes of context along z, both sides together
+    batch_size: int = 1  # tiles that are computed together, where they are not run in slabs
+    on_gpu: bool = False  # the network's memory is not the host's
 
     def bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes for tiles of the given edges, which may be arrays."""

@@ -35,25 +35,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Findings:
-    """What is found out before a prediction starts; each problem is raised at once, or collected for a dry run.
-
-    Attributes:
-        collects: Whether problems are collected.
-        workers: The workers that predict; None for this process.
-        knows_workers: Whether they are known: False if the workers file is wrong.
-        runs: The run store; None if predictions are not tracked, or it cannot be opened.
-        next_id: The id that a new run would get.
-        lines: Report for the user, problems included.
-        problems: All problems that would stop the prediction, a sentence each.
-    """
+    """What is found out before a prediction starts; each problem is raised at once, or collected for a dry run."""
 
     collects: bool = False
-    workers: Workers | None = None
-    knows_workers: bool = True
-    runs: RunStore | None = None
-    next_id: int = 1
-    lines: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    workers: Workers | None = None  # None: this process predicts
+    knows_workers: bool = True  # False if the workers file is wrong
+    runs: RunStore | None = None  # None if predictions are not tracked, or the store cannot be opened
+    next_id: int = 1  # of a new run
+    lines: list[str] = field(default_factory=list)  # the report for the user, problems included
+    problems: list[str] = field(default_factory=list)  # that would stop the prediction, a sentence each
 
     @classmethod
     def collected(cls, store: Callable[[], RunStore | None], workers_file: Path | None) -> Findings:

@@ -39,19 +39,12 @@ Draw = Callable[[Mapping[int, Mapping[str, float]], Sequence[str], tuple[str, in
 
 @dataclass(frozen=True)
 class FinishedSeries:
-    """The results of a series, or of its part that is finished.
+    """The results of a series, or of its part that is finished."""
 
-    Attributes:
-        run_id: Id of its run; 0 if it is not tracked.
-        plan: The plan of the series.
-        entries: The results of each checkpoint, by iteration.
-        predicted: Number of them that were predicted by this call.
-    """
-
-    run_id: int
+    run_id: int  # 0 if it is not tracked
     plan: SeriesPlan
-    entries: tuple[Entry, ...] = ()
-    predicted: int = 0
+    entries: tuple[Entry, ...] = ()  # by iteration
+    predicted: int = 0  # of them by this call
 
     @property
     def last_iteration(self) -> int:

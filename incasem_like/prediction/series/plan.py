@@ -47,21 +47,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class SeriesPlan:
-    """Everything that a series of predictions needs.
+    """Everything that a series of predictions needs."""
 
-    Attributes:
-        config: The configuration, ``log_metrics`` as it is carried out.
-        plan: The plan of the first checkpoint, not resolved.
-        checkpoints: All of them, by iteration.
-        metric: The metric that decides on the best; None if nothing is measured.
-        profiles: The findings of a worker about checkpoints, by their hash, if one is asked.
-    """
-
-    config: SeriesConfig
-    plan: PredictionPlan
-    checkpoints: tuple[ChosenCheckpoint, ...]
-    metric: str | None
-    profiles: Mapping[str, DeviceProfile | None] = field(default_factory=dict)
+    config: SeriesConfig  # ``log_metrics`` as it is carried out
+    plan: PredictionPlan  # of the first checkpoint, not resolved
+    checkpoints: tuple[ChosenCheckpoint, ...]  # all of them, by iteration
+    metric: str | None  # decides on the best; None if nothing is measured
+    profiles: Mapping[str, DeviceProfile | None] = field(default_factory=dict)  # by the hash of the checkpoint
 
     @property
     def region_names(self) -> list[str]:
