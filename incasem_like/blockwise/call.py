@@ -174,8 +174,7 @@ class BlockSummary:
         kind = kinds.pop() if len(kinds) == 1 else IncasemError
         if kind not in (DataError, InputError):
             kind = IncasemError
-        place = task.name_of(first.number)
-        said = str(first.last.error).rstrip(".")
+        place, said = task.name_of(first.number), str(first.last.error).rstrip(".")
         what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {said}."
         if len(self.failed) < self.total:
             what += " The others are done."
@@ -303,7 +302,5 @@ class Call(BlockQueue):
         note = f"no worker yet, incasem-like jobs show {self.record.id} tells more" if missing else ""
         if note != self._progress.note:
             self._progress.advance(0, note=note)
-        if self.record.due:
-            self.record.update(len(self._log.done), len(self.failed), workers)
-            if self.record.cancelled:
-                raise JobCancelled
+        if self.record.update(len(self._log.done), len(self.failed), workers) and self.record.cancelled:
+            raise JobCancelled

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import pickle
 import re
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import spawn
@@ -165,8 +163,7 @@ def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
 
     Blocks that are neither done nor failed at the end are left to other workers.
     """
-    plugin = get_worker().plugins[topic]
-    assert isinstance(plugin, TaskPlugin)
+    plugin: TaskPlugin = get_worker().plugins[topic]
     plugin.run(numbers, alone)
 
 
@@ -198,12 +195,10 @@ class _Marker:
         self._limit, self._lock = limit, threading.Lock()
         self._began: dict[int, float] = {}
         self._file: int | None = None
-        try:
+        with contextlib.suppress(OSError):  # an existing cluster that does not share the folder of jobs
             path.parent.mkdir(exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             self._write()
-        except OSError as error:  # an existing cluster that does not share the folder of jobs
-            logging.debug("no marks of blocks: %s", error)
 
     @contextlib.contextmanager
     def of(self, number: int) -> Iterator[None]:
@@ -266,7 +261,5 @@ class _Events:
     def post(self, event: dict[str, Any]) -> None:
         """Send an event at once."""
         self._sent = time.monotonic()
-        try:
+        with contextlib.suppress(Exception):  # the worker is closing; its blocks are done again
             self._worker.log_event(self._topic, {"worker": str(self._worker.name), **event})
-        except Exception:  # the worker is closing; its blocks are done again
-            logging.debug("not sent: %s", traceback.format_exc())

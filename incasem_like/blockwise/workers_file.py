@@ -47,19 +47,12 @@ class SchedulerSection(Document):
 
 @dataclass(frozen=True)
 class Workers:
-    """All workers of a call.
-
-    Attributes:
-        groups: Groups of equal workers to start; none where a cluster exists.
-        scheduler: Where the scheduler listens, and its time limits.
-        dashboard: Whether Dask's pages are shown.
-        cluster: Address of an existing Dask cluster whose workers are used.
-    """
+    """All workers of a call: groups to start, or those of an existing Dask cluster."""
 
     groups: tuple[WorkerGroup, ...] = ()
     scheduler: SchedulerSection = field(default_factory=SchedulerSection)
-    dashboard: bool = False
-    cluster: str | None = None
+    dashboard: bool = False  # whether Dask's pages are shown
+    cluster: str | None = None  # address of the existing cluster
 
     @classmethod
     def local(cls, count: int) -> Workers:
