@@ -62,7 +62,8 @@ class TileSpeed:
 def sum_of_speeds(speeds: Sequence[TileSpeed]) -> TileSpeed:
     """Return the speed if every tile is predicted at all of these, one after the other."""
     parts = zip(*((one.per_input, one.per_output, one.per_tile) for one in speeds), strict=True)
-    return TileSpeed(*map(sum, parts), measured=all(one.measured for one in speeds))
+    read, written, tiles = (sum(values) for values in parts)
+    return TileSpeed(read, written, tiles, measured=all(one.measured for one in speeds))
 
 
 # The proportions of incasem's U-Net: products per voxel of input and output.
