@@ -63,7 +63,7 @@ def check_writable(path: Path, remedy: str) -> None:
     if there != path and not there.is_dir():
         raise InputError(f"{there} is a file, but a folder is needed there for {path}: {remedy}.")
     if not os.access(there, os.W_OK):
-        raise InputError(f"Nothing can be written into {there}: change its permissions, or {remedy}.")
+        raise InputError(f"Not permitted to write into {there}: change its permissions, or {remedy}.")
 
 
 def copy_whole(source: Path, target: Path, *, link: bool = False) -> None:
