@@ -51,8 +51,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VOLUMES", str(tmp_path / "data"))
-    monkeypatch.setenv("INCASEM_JOBS", str(tmp_path / "jobs"))
-    monkeypatch.setenv("INCASEM_RUNS", str(tmp_path / "runs"))
     return tmp_path
 
 
@@ -100,7 +98,9 @@ def refused(folder, monkeypatch, capsys):
         (f"{STAGE_04}/35_extract_meshes.py", (*OBJECTS, "file/meshes")),
     ],
 )
-def test_where_an_output_cannot_be_made_nothing_is_left_behind(script, words, refused, folder):
+def test_where_an_output_cannot_be_made_nothing_is_left_behind(script, words, refused, folder, monkeypatch):
+    monkeypatch.setenv("INCASEM_JOBS", str(folder / "jobs"))
+    monkeypatch.setenv("INCASEM_RUNS", str(folder / "runs"))
     (folder / "file").touch()
     (folder / "data/c.zarr/file").touch()
     refused(script, *words, said="file is a file, but a folder is needed there")
