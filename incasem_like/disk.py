@@ -45,6 +45,25 @@ def check_output_file(path: Path) -> None:
         raise InputError(f"{path} is a folder: name a file to write.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} for {path.name} does not exist: create it, or name another file.")
+    check_writable(path, "name another file")
+
+
+def nearest_folder(path: Path) -> Path:
+    """Return the innermost of a path and its parents that exists; a file, if one stands where a folder is needed."""
+    return next(there for there in [path, *path.absolute().parents] if os.path.exists(there))
+
+
+def check_writable(path: Path, remedy: str) -> None:
+    """Check that a file or folder can be written at a path, without writing anything.
+
+    Raises:
+        InputError: A file stands where a folder is needed, or permission is missing; ``remedy`` is the advice.
+    """
+    there = nearest_folder(path)
+    if there != path and not there.is_dir():
+        raise InputError(f"{there} is a file, but a folder is needed there for {path}: {remedy}.")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"Not permitted to write into {there}: change its permissions, or {remedy}.")
 
 
 def copy_whole(source: Path, target: Path, *, link: bool = False) -> None:
@@ -115,6 +134,26 @@ def exclusive(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes off a folder, which is created, while several outputs in it are written one after the other.
+
+    Args:
+        folder: The folder; all who write it must use this function.
+
+    Raises:
+        InputError: Another process is writing it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not lock(handle, wait=False):
+            raise InputError(f"Another process is writing {folder}: wait for it or stop it first.")
         yield
     finally:
         os.close(handle)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from disks import tmpfs
 
-from incasem_like.disk import check_output_file, copy_whole, is_locked, lock, whole_folder, write_whole
+from incasem_like.disk import check_output_file, check_writable, copy_whole, is_locked, lock, whole_folder, write_whole
 from incasem_like.errors import InputError
 
 
@@ -88,3 +89,14 @@ def test_a_file_that_cannot_be_written_is_named_before_and_at_writing(tmp_path: 
 
 def test_a_file_in_an_existing_folder_passes(tmp_path: Path) -> None:
     check_output_file(tmp_path / "out.csv")
+
+
+def test_what_can_be_written_is_found_out_without_writing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder", "choose another")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "file", "choose another")
+    with pytest.raises(InputError, match=r"file is a file, but a folder is needed there for .*: choose another"):
+        check_writable(tmp_path / "file" / "folder", "choose another")
+    with tmpfs(tmp_path / "locked", "ro") as locked, pytest.raises(InputError, match="change its permissions, or cho"):
+        check_writable(locked / "new", "choose another")

@@ -1,4 +1,4 @@
-"""Every script that writes refuses an output that is one of its inputs, however it is spelled, and touches nothing."""
+"""Scripts refuse an output that is one of their inputs, however it is spelled, or cannot be made; and touch nothing."""
 
 import hashlib
 import os
@@ -22,6 +22,8 @@ BOUNDARY = "01_data_formatting/50_create_boundary_labels.py"
 METRIC_MASK = "01_data_formatting/60_create_metric_mask.py"
 FOREGROUND = "01_data_formatting/20_create_mask.py"
 THRESHOLD = "04_postprocessing/00_extract_segmentation_with_threshold.py"
+STAGE_04 = "04_postprocessing"
+OBJECTS = ("-s", "data/c.zarr/volumes/map", "-o")
 EXPORT = "04_postprocessing/20_convert_zarr_to_image_sequence.py"
 
 
@@ -79,6 +81,31 @@ def check_refused(folder, monkeypatch, capsys):
             assert contents(folder) == before
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (
+            "01_data_formatting/80_make_2d.py",
+            ("-f", "data/c.zarr", "-d", "volumes/map", "-F", "file/c", "-o", "planes"),
+        ),
+        (THRESHOLD, ("--prediction_filename", "data/c.zarr", "-d", "volumes/map", "-o", "file/new", "-t", "0.5")),
+        (f"{STAGE_04}/12_refine_segmentation.py", ("filter", "--min_size", "2", *OBJECTS, "file/c.zarr/new")),
+        (f"{STAGE_04}/12_refine_segmentation.py", ("fill_holes", *OBJECTS, "file/c.zarr/new")),
+        (f"{STAGE_04}/25_measure_objects.py", (*OBJECTS, "file/tables")),
+        (f"{STAGE_04}/30_extract_skeletons.py", (*OBJECTS, "file/skeletons")),
+        (f"{STAGE_04}/35_extract_meshes.py", (*OBJECTS, "file/meshes")),
+    ],
+)
+def test_where_an_output_cannot_be_made_nothing_is_left_behind(script, words, refused, folder, monkeypatch):
+    monkeypatch.setenv("INCASEM_JOBS", str(folder / "jobs"))
+    monkeypatch.setenv("INCASEM_RUNS", str(folder / "runs"))
+    (folder / "file").touch()
+    (folder / "data/c.zarr/file").touch()
+    refused(script, *words, said="file is a file, but a folder is needed there")
+    assert not (folder / "jobs").exists()
+    assert not list((folder / "runs").rglob("run.json"))
 
 
 # A container, and in it a dataset that is volumes/map of data/c.zarr.

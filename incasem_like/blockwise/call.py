@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import incasem_like.errors
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.blockwise.job import JobRecord
 from incasem_like.blockwise.task import BlockTask, WorkTask
@@ -23,13 +23,13 @@ from incasem_like.errors import (
     InputError,
     VoxelValueError,
 )
-from incasem_like.terminal import Progress
+from incasem_like.terminal import Progress, as_known_error
 
 SECONDS_UNTIL_TOLD = 20.0  # without a worker; those on this machine take a few
 DEATHS = 4  # workers that may die at a block before it counts as failed
 # Errors that every other block would meet too, or that spoil the result of all: the whole call ends.
 HOPELESS = (DiskFullError, CheckpointError, VoxelValueError)
-LONGEST_SENTENCE, LONGEST_TRACE = 2000, 6000  # characters of an error that a worker sends
+LONGEST_SENTENCE, LONGEST_TRACE = 2000, 6000  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,11 @@ class BlockError:
     worker: str = ""
     deaths: int = 0
 
-    def as_message(self) -> dict[str, str]:
-        """Return the error as plain values; a long traceback is cut to its end."""
-        sentence = str(self.error)[:LONGEST_SENTENCE]
-        return {"kind": type(self.error).__name__, "message": sentence, "trace": self.trace[-LONGEST_TRACE:]}
-
     @classmethod
-    def from_message(cls, message: Mapping[str, Any], worker: str) -> BlockError:
-        """Restore an error that a worker sent; an unknown class becomes the most general one."""
-        kind = getattr(incasem_like.errors, str(message["kind"]), None)
-        if not (isinstance(kind, type) and issubclass(kind, IncasemError)):
-            kind = IncasemError
-        return cls(kind(str(message["message"])), str(message["trace"]), worker)
+    def of(cls, error: Exception, worker: str) -> BlockError:
+        """Describe the error that is being handled; a long traceback is cut to its end."""
+        known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}"[:LONGEST_SENTENCE])
+        return cls(known, traceback.format_exc()[-LONGEST_TRACE:], worker)
 
 
 @dataclass(frozen=True)
@@ -78,11 +71,7 @@ class FailedBlock:
 
 
 class BlockQueue:
-    """The blocks of one call that are neither done nor failed.
-
-    Args:
-        pending: Numbers of the blocks to do, in the order in which they are handed out.
-        retries: How often a block is retried after an error.
+    """The blocks of one call that are neither done nor failed, in the order in which they are handed out.
 
     Attributes:
         failed: Blocks that failed for good, by number.
@@ -178,17 +167,14 @@ class BlockSummary:
     def error(self, task: WorkTask, command: str | None = None) -> IncasemError:
         """Combine the errors of all failed blocks, in the class of the blocks' own errors if they agree.
 
-        Args:
-            task: The task that the blocks belong to.
-            command: The command that retries them, if it is not this process's own. Input errors are not retried.
+        ``command`` retries them, if it is not this process's own; input errors are not retried.
         """
         first = self.failed[0]
         kinds = {type(block.last.error) for block in self.failed}
         kind = kinds.pop() if len(kinds) == 1 else IncasemError
         if kind not in (DataError, InputError):
             kind = IncasemError
-        place = task.name_of(first.number)
-        said = str(first.last.error).rstrip(".")
+        place, said = task.name_of(first.number), str(first.last.error).rstrip(".")
         what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {said}."
         if len(self.failed) < self.total:
             what += " The others are done."
@@ -210,19 +196,9 @@ class JobCancelled(KeyboardInterrupt):
 
 
 class Call(BlockQueue):
-    """The blocks of one call, and the log, record and progress that receive their outcome.
+    """The blocks of one call, at least one, and the log, job record and progress that receive their outcome.
 
     For the duration of a ``with`` block progress is shown; the job's record then says how the work inside ended.
-
-    Args:
-        task: The task.
-        log: The log of its finished blocks.
-        pending: Numbers of the blocks to do, at least one.
-        description: Label of the progress bar; the task's name if None.
-        command: The command that resumes the task, if it is not this process's own.
-
-    Attributes:
-        record: The job's record.
     """
 
     def __init__(
@@ -284,9 +260,11 @@ class Call(BlockQueue):
         self.retract(number)
         failed = super().error(number, error)
         if failed is not None:
+            roi = None if self.task.grid is None else self.task.grid.write_roi(number)
             about: dict[str, Any] = {
-                "error": str(error.error), "kind": type(error.error).__name__, "trace": error.trace[-6000:],
-                "attempts": failed.attempts, "worker": error.worker, **self.task.place_of(number),
+                "error": str(error.error), "kind": type(error.error).__name__, "trace": error.trace,
+                "attempts": failed.attempts, "worker": error.worker,
+                **({"name": self.task.name_of(number)} if roi is None else {"roi": [list(roi.begin), list(roi.shape)]}),
             }  # fmt: skip
             self._log.record_failed(number, about)
         return failed
@@ -312,10 +290,6 @@ class Call(BlockQueue):
     def look(self, workers: Sequence[dict[str, Any]] = (), dashboard: str = "") -> None:
         """Update the job's record when an update is due, and show where to look while no worker connects.
 
-        Args:
-            workers: The connected workers, see ``Job.workers``.
-            dashboard: Address of Dask's pages, or nothing.
-
         Raises:
             JobCancelled: The job was cancelled.
         """
@@ -328,7 +302,5 @@ class Call(BlockQueue):
         note = f"no worker yet, incasem-like jobs show {self.record.id} tells more" if missing else ""
         if note != self._progress.note:
             self._progress.advance(0, note=note)
-        if self.record.due:
-            self.record.update(len(self._log.done), len(self.failed), workers)
-            if self.record.cancelled:
-                raise JobCancelled
+        if self.record.update(len(self._log.done), len(self.failed), workers) and self.record.cancelled:
+            raise JobCancelled

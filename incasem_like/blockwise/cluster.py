@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dask.config
@@ -32,21 +32,15 @@ SETTINGS = {
     "distributed.scheduler.worker-ttl": None,  # the fleet's workers are watched here
     "distributed.scheduler.idle-timeout": None,
     "distributed.scheduler.no-workers-timeout": None,
-    "distributed.scheduler.validate": False,
-    "distributed.worker.memory.terminate": False,
 }
 BARE: dict[str, Any] = {"distributed.scheduler.http.routes": []}
 
 
 class Cluster:
-    """A Dask cluster, whose workers this call starts or, if it existed before, somebody else.
+    """A Dask cluster, whose ``scheduler`` and ``fleet`` this call starts or, if it existed before, somebody else.
 
-    Args:
-        client: A Dask client connected to the cluster.
-        dashboard: Address of Dask's pages, or nothing.
-        fleet: The workers that this call starts; none where the cluster existed before.
-        scheduler: The scheduler, if it runs in this process.
-        silences: Seconds without a heartbeat after which a started worker is replaced: of this machine, of others.
+    ``silences`` are seconds without a heartbeat after which a started worker is replaced: of this machine, of others.
+    ``dashboard`` is the address of Dask's pages, or nothing.
     """
 
     def __init__(
@@ -163,13 +157,9 @@ def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float
 
 @contextlib.contextmanager
 def existing_cluster(address: str, dashboard: bool, fleet: Fleet) -> Iterator[Cluster]:
-    """Connect to a cluster for the duration of a ``with`` block; other clients may use it too.
+    """Connect to a cluster for the duration of a ``with`` block; other clients may use it too. The fleet is empty.
 
-    Args:
-        address: Address of its scheduler, such as ``tcp://10.0.0.5:8786``. Certificates for ``tls://`` come from the
-            user's Dask configuration.
-        dashboard: Whether to report the address of its pages.
-        fleet: A fleet without workers.
+    Certificates for ``tls://`` come from the user's Dask configuration.
 
     Raises:
         InputError: It cannot be reached, or its workers cannot run this package's blocks.
@@ -190,27 +180,21 @@ def existing_cluster(address: str, dashboard: bool, fleet: Fleet) -> Iterator[Cl
 def _check_versions(client: Client, address: str) -> None:
     """Compare the workers' versions of Python, distributed and this package with those here, or raise InputError."""
 
-    def versions() -> Mapping[str, str]:
-        """Return the versions of a process; sent by value, since the package there may lack it."""
-        import platform
+    def versions() -> list[str]:  # sent by value, since the package there may lack it
+        import sys
 
         import distributed
 
-        import incasem_like
-
-        python = ".".join(platform.python_version_tuple()[:2])
-        return {"python": python, "distributed": distributed.__version__, "incasem-like": incasem_like.__version__}
+        python = f"python {sys.version_info[0]}.{sys.version_info[1]}"
+        return [python, f"distributed {distributed.__version__}", f"incasem-like {incasem_like.__version__}"]
 
     here = versions()
-    for worker, about in client.run(versions, on_error="return").items():
-        if isinstance(about, Exception):
-            raise InputError(
-                f"The worker {worker} of the Dask cluster {address} cannot import incasem_like ({about}): install "
-                f"incasem-like {incasem_like.__version__} there."
-            )
-        for name, version in here.items():
-            if about[name] != version:
+    for worker, there in client.run(versions, on_error="return").items():
+        whose = f"The worker {worker} of the Dask cluster {address}"
+        if isinstance(there, Exception):
+            raise InputError(f"{whose} cannot import incasem_like ({there}): install {here[-1]} there.")
+        for ours, theirs in zip(here, there, strict=True):
+            if ours != theirs:
                 raise InputError(
-                    f"The worker {worker} of the Dask cluster {address} has {name} {about[name]}, but here is "
-                    f"{version}: install the same version on both sides."
+                    f"{whose} has {theirs}, but here is {ours.split()[1]}: install the same version on both sides."
                 )

@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import pickle
 import re
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distributed import Worker as DaskWorker
 from distributed import WorkerPlugin, get_worker
 
 from incasem_like.blockwise.call import BlockError
 from incasem_like.blockwise.task import WorkItem, WorkTask
-from incasem_like.blockwise.worker import BROKEN, PREFETCHED, TIMED_OUT, Worker, describe_error
+from incasem_like.blockwise.worker import BROKEN, PREFETCHED, TIMED_OUT, Worker
 from incasem_like.errors import DiskFullError, IncasemError, InputError
 
 LEAVING = threading.Event()  # set when this process should end after the current blocks
@@ -53,7 +49,7 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
         name: Name of the plugin, and topic of the events that it sends.
         folder: Folder of the job, for the files of marks.
         time_limit: Seconds that a block may take before the process ends itself.
-        owned: Whether the processes were started for this job, so that one may end when it cannot set up the task.
+        owned: Whether processes were started for this job, so that one may end if it cannot set up the task.
 
     Raises:
         IncasemError: The task cannot be sent.
@@ -73,7 +69,8 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: DaskWorker) -> None:
         """Prepare the task, which its first batch then sets up; see ``WorkerPlugin``."""
-        self._dask_name, self._ended = str(worker.name), False
+        name = str(worker.name)  # of a worker that was started with a suffix, see ``worker_process``
+        self._name, self._ended = name.rpartition(".")[0] if self._owned else name, False
         self._worker: Worker | None = None
         self._gate = threading.Lock()  # batches begin one by one
         self._free, self._threads = threading.Semaphore(), 1
@@ -100,8 +97,11 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
             for number in numbers:
                 if (worker := self._worker) is None or LEAVING.is_set():
                     return
-                began = time.monotonic()
-                error = worker.error_of(partial(self._run_block, worker, number))
+                began, error = time.monotonic(), None
+                try:
+                    self._run_block(worker, number)
+                except Exception as failure:
+                    error = BlockError.of(failure, self._name)
                 self._events.result(number, time.monotonic() - began, error)
         finally:
             self._free.release(share)
@@ -114,13 +114,13 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
                 sys.path += [path for path in self._sys_path if path not in sys.path]
                 if self._main:
                     spawn.prepare(self._main)
-                worker = Worker(pickle.loads(self._payload), self._dask_name, None, self._events.advance)
+                worker = Worker(pickle.loads(self._payload), None, self._events.advance)
         except Exception as error:
-            known = describe_error(error, self._dask_name)
+            known = BlockError.of(error, self._name)
             if self._owned and not isinstance(known.error, InputError | DiskFullError):
                 print(known.trace, file=sys.stderr, flush=True)
                 os._exit(BROKEN)  # it may work on another machine
-            self._events.post({"broken": known.as_message()})
+            self._events.post({"broken": pickle.dumps(known.error)})
             raise
         self._events.post({"ready": True})
         return worker
@@ -163,22 +163,15 @@ def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
 
     Blocks that are neither done nor failed at the end are left to other workers.
     """
-    plugin = get_worker().plugins[topic]
-    assert isinstance(plugin, TaskPlugin)
+    plugin: TaskPlugin = get_worker().plugins[topic]
     plugin.run(numbers, alone)
 
 
-@dataclass(frozen=True)
-class Marks:
-    """The blocks that a process is working on, or was when it ended.
+class Marks(NamedTuple):
+    """The blocks that a process is working on, or was when it ended."""
 
-    Attributes:
-        began: The blocks being read, computed or written, and when that began, as by ``time.time``.
-        overdue: The block that took longer than its time limit, if that ended the process.
-    """
-
-    began: Mapping[int, float]
-    overdue: int | None
+    began: dict[int, float]  # when each began, as by time.time
+    overdue: int | None  # the block that took longer than its time limit, if that ended the process
 
 
 def marks_file(folder: Path, address: str) -> Path:
@@ -202,12 +195,10 @@ class _Marker:
         self._limit, self._lock = limit, threading.Lock()
         self._began: dict[int, float] = {}
         self._file: int | None = None
-        try:
+        with contextlib.suppress(OSError):  # an existing cluster that does not share the folder of jobs
             path.parent.mkdir(exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             self._write()
-        except OSError as error:  # an existing cluster that does not share the folder of jobs
-            logging.debug("no marks of blocks: %s", error)
 
     @contextlib.contextmanager
     def of(self, number: int) -> Iterator[None]:
@@ -245,7 +236,7 @@ class _Events:
     def __init__(self, worker: DaskWorker, topic: str) -> None:
         self._worker, self._topic = worker, topic
         self._lock = threading.Lock()
-        self._results: list[list[Any]] = []
+        self._results: list[tuple[int, float, BlockError | None]] = []
         self._progress: dict[int, int] = {}
         self._sent = 0.0
 
@@ -255,7 +246,7 @@ class _Events:
 
     def result(self, number: int, seconds: float, error: BlockError | None) -> None:
         with self._lock:
-            self._results.append([number, seconds, None if error is None else error.as_message()])
+            self._results.append((number, seconds, error))
             self._progress.pop(number, None)
         if time.monotonic() - self._sent > SECONDS_TOGETHER:
             self.send()
@@ -264,13 +255,11 @@ class _Events:
         """Send the collected events."""
         with self._lock:
             if self._results or self._progress:
-                self.post({"results": self._results, "progress": list(self._progress.items())})
+                self.post({"results": pickle.dumps(self._results), "progress": list(self._progress.items())})
                 self._results, self._progress = [], {}
 
     def post(self, event: dict[str, Any]) -> None:
         """Send an event at once."""
         self._sent = time.monotonic()
-        try:
+        with contextlib.suppress(Exception):  # the worker is closing; its blocks are done again
             self._worker.log_event(self._topic, {"worker": str(self._worker.name), **event})
-        except Exception:  # the worker is closing; its blocks are done again
-            logging.debug("not sent: %s", traceback.format_exc())

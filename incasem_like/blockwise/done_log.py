@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -25,10 +24,9 @@ from incasem_like.disk import lock
 from incasem_like.errors import InputError
 from incasem_like.terminal import as_known_error
 from incasem_like.volumes import Address
+from incasem_like.volumes.provenance import first_difference
 
 LOG_NAME = ".blocks.jsonl"
-LOCK_NAME = ".writer.lock"
-_HASH = re.compile(r"[0-9a-f]{32,}")
 SECONDS_BETWEEN_SYNCS = 1.0
 CLOSED = -1
 
@@ -51,12 +49,10 @@ class DoneLog:
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], *, complete: bool = False) -> None:
-        self.path = folder / LOG_NAME
-        self._known = json.loads(json.dumps(fingerprint))
+        self.path, self._known = folder / LOG_NAME, json.loads(json.dumps(fingerprint))
         if complete and not self.path.exists():
             raise InputError(f"{folder} exists already and was not made by this task: add --overwrite to replace it.")
-        self._synced = time.monotonic()
-        self._writing = threading.Lock()
+        self._synced, self._writing = time.monotonic(), threading.Lock()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _lock(self._file, self.path.parent)
@@ -171,34 +167,12 @@ def held(output: str | Path) -> Iterator[None]:
         os.close(log)
 
 
-@contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes off a folder, which is created, while several outputs in it are written one after the other.
-
-    Args:
-        folder: The folder; all who write it must use this function.
-
-    Raises:
-        InputError: Another process is writing it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
 @dataclass(frozen=True)
 class LogContent:
-    """The content of a log.
+    """The content of a log: the fingerprint of the task, and numbers of blocks.
 
-    Attributes:
-        fingerprint: Fingerprint of the task that began the output.
-        done: Numbers of the finished blocks.
-        failed: Blocks that failed and are not done since, by number: ``error``, ``kind`` (class of the error),
-            ``trace``, ``attempts``, ``worker`` and ``roi`` (begin and shape, absolute voxels).
+    Those that failed and are not done since have ``error``, ``kind`` (class of the error), ``trace``, ``attempts``,
+    ``worker``, and ``roi`` (begin and shape, absolute voxels) or ``name``.
     """
 
     fingerprint: Mapping[str, Any]
@@ -233,26 +207,3 @@ def _parsed(log: bytes) -> tuple[LogContent | None, int]:
         elif "failed" in entry:
             content.failed[int(entry.pop("failed"))] = entry
     return content, whole
-
-
-def first_difference(before: Any, now: Any, name: str = "") -> str:
-    """Return the first difference of two fingerprints (``parameters threshold 0.5, but now it is 0.7``), or ``""``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        if "content" in before and "content" in now:
-            if before["content"] == now["content"]:
-                return ""
-            moved = before.get("address") != now.get("address")
-            return f"{before.get('address')}, " + (
-                f"but now it is {now.get('address')}" if moved else "which has changed since"
-            )
-        keys = dict.fromkeys([*before, *now])
-        found = (first_difference(before.get(key), now.get(key), f"{name} {key}".strip()) for key in keys)
-        return next(filter(None, found), "")
-    lists = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
-    if lists and any(isinstance(item, dict) for item in now):
-        return next(filter(None, (first_difference(*pair, name) for pair in zip(before, now, strict=True))), "")
-    if before == now:
-        return ""
-    if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (before, now)):
-        return f"{name.rpartition(' ')[2]} that changed since"
-    return f"{name} {json.dumps(before)}, but now it is {json.dumps(now)}"

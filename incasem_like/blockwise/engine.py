@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 import uuid
 from collections.abc import Sequence
@@ -27,10 +28,7 @@ VAIN_DEATHS = 20  # workers that may die in a row without a block being done or 
 def run_on_workers(call: Call, workers: Workers, fleet: Fleet) -> None:
     """Run the blocks of a call on workers until its queue is empty; errors as for ``try_blockwise``.
 
-    Args:
-        call: The call.
-        workers: The workers, and how they find this process.
-        fleet: The workers that were started, none where a cluster exists.
+    The fleet has the workers that were started, none where a cluster exists.
     """
     task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit
@@ -132,9 +130,9 @@ class _Engine:
         """
         worker = self._cluster.name_of(message["worker"])
         if "broken" in message:
-            raise BlockError.from_message(message["broken"], worker).error
+            raise pickle.loads(message["broken"])
         self._cluster.fleet.worked(worker)
-        results = message.get("results", ())
+        results = pickle.loads(message["results"]) if "results" in message else ()
         for number, seconds, error in results:
             self._vain_deaths = 0
             self._batch_of.pop(number, None)
@@ -144,7 +142,7 @@ class _Engine:
             self._call.finish(done)
         for number, _, error in results:
             if error is not None:
-                self._call.error(number, BlockError.from_message(error, worker))
+                self._call.error(number, error)
         for number, voxels in message.get("progress", ()):
             if number in self._batch_of:
                 self._call.advance(number, voxels)

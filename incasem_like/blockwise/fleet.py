@@ -34,21 +34,12 @@ SECONDS_TO_CANCEL = 30.0  # for a queue to accept the command
 class Slot:
     """A slot for one worker, refilled whenever it ends.
 
-    Args:
-        group: The resources that the worker needs, and how it is started.
-        index: Its number within the group.
-        name: Its name within the call.
-        folder: The job's folder, where it finds its script and the scheduler's address.
-        always: Whether it is kept even while no block waits.
-
     Attributes:
         local: Whether the process is the worker itself; otherwise a command that lasts as long as the worker.
+        always: Whether it is kept even while no block waits.
         unique_name: Its name in a queue, by which it is cancelled: known before the queue has an id.
-        script: Shell script that becomes the worker.
-        log: File with the output of the command.
-        output: File with the worker's output, where a queue writes it; the log then has the queue's messages.
-        process: The process on this machine, if the worker was started.
-        before: The one that ended last.
+        output: File with the worker's output, where a queue writes it; ``log`` then has the queue's messages.
+        process, before: The process on this machine, if the worker was started, and the one that ended last.
         not_before: Time at which the next one may be started.
         barren: Workers that ended one after the other without having worked.
     """
@@ -64,11 +55,12 @@ class Slot:
     def start(self) -> None:
         """Start the worker: a child, or a command in a process group of its own."""
         self._write_script()
-        words = LAUNCHERS[self.group.launcher].command(self)
+        command = self.group.start_command(self.name, self.unique_name, self.script, self.output)
         with self.log.open("ab") as log, deaf_to_interrupts():
             self.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=not self.local
-            )
+                command, shell=True, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=not self.local,
+            )  # fmt: skip
 
     def _write_script(self) -> None:
         """Write the shell script; a set-up line that fails ends it and is named."""
@@ -102,7 +94,7 @@ class Slot:
         if cancel:
             cancel = cancel.replace("{name}", self.unique_name).replace("{log}", shlex.quote(str(self.log)))
             nothing = subprocess.DEVNULL
-            asking = subprocess.Popen(["/bin/sh", "-c", cancel], stdin=nothing, stdout=nothing, stderr=nothing)
+            asking = subprocess.Popen(cancel, shell=True, stdin=nothing, stdout=nothing, stderr=nothing)
         self.send(signal.SIGKILL if self.local else signal.SIGTERM)
         return asking
 
@@ -146,11 +138,7 @@ class Fleet:
                 self.slots[name] = Slot(group, index, name, folder, always=index < least)
 
     def tend(self, left: int, waiting: int) -> None:
-        """Start missing workers, and restart those that ended.
-
-        Args:
-            left: Blocks that are neither done nor failed; no more workers are started.
-            waiting: Blocks that no worker has.
+        """Start missing workers, no more than blocks are ``left``, some only if blocks are ``waiting`` for a worker.
 
         Raises:
             IncasemError: Workers end again and again before they have set up the task.
@@ -206,12 +194,7 @@ class Fleet:
 
 @contextlib.contextmanager
 def started_fleet(groups: Sequence[WorkerGroup], folder: Path, blocks: int) -> Iterator[Fleet]:
-    """Start workers, which load their modules while this process starts their scheduler; end them all at the end.
-
-    Args:
-        groups: The groups.
-        folder: The job's folder, accessible to its owner only.
-        blocks: Blocks to do; no more workers are started.
+    """Start workers, no more than ``blocks``, which load their modules while this process starts their scheduler.
 
     Raises:
         InputError: The file system does not keep permissions, so that others could read the workers' key.

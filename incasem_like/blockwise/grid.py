@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -53,10 +53,6 @@ class BlockGrid:
     def layout(self) -> dict[str, Any]:
         """Describe the blocks for a task's fingerprint, JSON-serializable."""
         return {"roi": [list(self.roi.begin), list(self.roi.shape)], "block shape": list(self.step)}
-
-    def __iter__(self) -> Iterator[tuple[int, Roi]]:
-        """Yield each block's number and the region that it writes, in absolute voxels."""
-        return ((number, self.write_roi(number)) for number in range(len(self)))
 
     def write_roi(self, number: int) -> Roi:
         """Return the region that a block writes, in absolute voxels."""

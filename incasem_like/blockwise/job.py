@@ -182,13 +182,8 @@ class JobRecord:
         """Measure the rate from now on, leaving out the start of workers."""
         self._begun = time.monotonic()
 
-    @property
-    def due(self) -> bool:
-        """Whether an update of the record is due."""
-        return time.monotonic() - self._written > SECONDS_BETWEEN_UPDATES
-
-    def update(self, done: int, failed: int, workers: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write the progress of the work."""
+    def update(self, done: int, failed: int, workers: Sequence[Mapping[str, Any]] = ()) -> bool:
+        """Note the progress of the work; write it, and return True, if that is due."""
         seconds = time.monotonic() - self._begun
         rate = (done - self._first) / max(seconds, 1e-9)
         left = self._known["total"] - done - failed
@@ -196,7 +191,9 @@ class JobRecord:
             done=done, failed=failed, workers=list(workers), rate=rate, seconds_left=left / rate if rate else None,
             dashboard=self.dashboard,
         )  # fmt: skip
-        self._write()
+        if is_due := time.monotonic() - self._written > SECONDS_BETWEEN_UPDATES:
+            self._write()
+        return is_due
 
     def end(self, state: str, error: str = "") -> None:
         """Write how it ended."""

@@ -1,7 +1,7 @@
 """Groups of workers, and the ways to start one: as a process here, a job of a queue, or by any command.
 
-A way is an entry of ``LAUNCHERS``: a command that lasts as long as the worker and returns its exit status. That of a
-queue waits for the job's end and prints the queue's messages.
+A way is an entry of ``LAUNCHERS``: a shell command that lasts as long as the worker and returns its exit status. That
+of a queue waits for the job's end and prints the queue's messages.
 """
 
 from __future__ import annotations
@@ -11,149 +11,78 @@ import os
 import re
 import shlex
 import string
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from incasem_like.config.kinds import Count, Positive, Text, Words, contradiction
 from incasem_like.config.section import Document
 
-MEGABYTE = 2**20
 _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-
-
-class WorkerJob(Protocol):
-    """A worker to start, as launchers see it: see ``fleet.Slot``."""
-
-    group: WorkerGroup
-    name: str
-    unique_name: str
-    script: Path
-    output: Path
-
-
-def _given(*pairs: tuple[str, Any]) -> list[str]:
-    """Return the options that have a value."""
-    return [word for flag, value in pairs if value for word in (flag, str(value))]
-
-
-def _command(job: WorkerJob) -> list[str]:
-    template = job.group.command or "{command}"
-    command = template.replace("{command}", shlex.join(["bash", str(job.script)])).replace("{name}", job.name)
-    return ["/bin/sh", "-c", command]
-
-
-def _slurm(job: WorkerJob) -> list[str]:
-    group = job.group
-    wanted = _given(
-        ("--mem", group.megabytes and f"{group.megabytes}M"), ("--partition", group.queue),
-        ("--gres", group.gpus and f"gpu:{group.gpus}"), ("--time", group.minutes),
-    )  # fmt: skip
-    words = ["sbatch", "--wait", "--job-name", job.unique_name, "--output", str(job.output), "--open-mode", "append"]
-    return [*words, "--ntasks", "1", "--cpus-per-task", str(group.cores), *wanted, *group.options, str(job.script)]
-
-
-def _lsf(job: WorkerJob) -> list[str]:
-    group = job.group
-    memory = group.megabytes and f"{group.megabytes}MB"
-    wanted = _given(
-        ("-M", memory), ("-R", memory and f"rusage[mem={memory}]"), ("-q", group.queue),
-        ("-gpu", group.gpus and f"num={group.gpus}"), ("-W", group.minutes),
-    )  # fmt: skip
-    words = ["bsub", "-K", "-J", job.unique_name, "-o", str(job.output), "-n", str(group.cores), "-R", "span[hosts=1]"]
-    return [*words, *wanted, *group.options, "bash", str(job.script)]
-
-
-def _pbs(job: WorkerJob) -> list[str]:
-    group = job.group
-    chunk = f"select=1:ncpus={group.cores}"
-    chunk += f":mem={group.megabytes}mb" if group.megabytes else ""
-    chunk += f":ngpus={group.gpus}" if group.gpus else ""
-    wanted = _given(("-l", group.clock and f"walltime={group.clock}"), ("-q", group.queue))
-    words = ["qsub", "-W", "block=true", "-N", job.unique_name, "-j", "oe", "-o", str(job.output), "-l", chunk]
-    return [*words, *wanted, *group.options, str(job.script)]
-
-
-def _sge(job: WorkerJob) -> list[str]:
-    group = job.group
-    wanted = _given(
-        ("-q", group.queue), ("-l", group.clock and f"h_rt={group.clock}"),
-        ("-l", group.megabytes and f"h_vmem={-(-group.megabytes // group.cores)}M"),  # requested per core
-        ("-l", group.gpus and f"gpu={group.gpus}"),
-    )  # fmt: skip
-    cores = ["-pe", "smp", str(group.cores)] if group.cores > 1 else []
-    words = ["qsub", "-sync", "y", "-N", job.unique_name, "-j", "y", "-o", str(job.output), "-S", "/bin/bash"]
-    return [*words, *cores, *wanted, *group.options, str(job.script)]
-
-
-def _htcondor(job: WorkerJob) -> list[str]:
-    """Return a shell command: HTCondor takes a file, and the exit status is in the job's log."""
-    group, log = job.group, job.script.with_suffix(".condor")
-    lines = [
-        f"executable={job.script}", f"output={job.output}", f"error={job.output}", f"log={log}", "stream_output=True",
-        "stream_error=True", f"batch_name={job.unique_name}", f"request_cpus={group.cores}",
-        *([f"request_memory={group.megabytes}"] if group.megabytes else []),
-        *([f"request_gpus={group.gpus}"] if group.gpus else []),
-        *([f"+MaxRuntime={math.ceil(group.time)}"] if group.time else []),
-        *([f'+AccountingGroup="{group.queue}"'] if group.queue else []), *group.options, "queue",
-    ]  # fmt: skip
-    file = job.script.with_suffix(".submit")
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    log.unlink(missing_ok=True)
-    quoted = shlex.quote(str(log))
-    status = f"status=$(sed -n 's/.*return value \\([0-9]*\\).*/\\1/p' {quoted} | tail -n 1)"
-    wait = f"condor_wait {quoted} && {status} && exit ${{status:-1}}"  # a job ended by a signal has none
-    return ["sh", "-c", f"condor_submit {shlex.quote(str(file))} && {wait}"]
-
-
-def _oar(job: WorkerJob) -> list[str]:
-    """Return a shell command: OAR does not wait, so the job is polled until it has ended."""
-    group = job.group
-    resources = f"/nodes=1/gpu={group.gpus}" if group.gpus else f"/nodes=1/core={group.cores}"
-    resources += f",walltime={group.clock}" if group.clock else ""
-    words = ["oarsub", "-n", job.unique_name, "-l", resources, "-O", str(job.output), "-E", str(job.output)]
-    submit = shlex.join([*words, *_given(("-q", group.queue)), *group.options, str(job.script)])
-    return [
-        "sh", "-c",
-        f'said=$({submit}); status=$?; echo "$said"; [ $status = 0 ] || exit $status\n'
-        'id=$(echo "$said" | sed -n "s/^OAR_JOB_ID=//p")\n'
-        'while state=$(oarstat -s -j "$id") && ! echo "$state" | grep -qE "Terminated|Error"; do sleep 2; done\n'
-        'echo "$state" | grep -q Terminated',
-    ]  # fmt: skip
+_SECONDS = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
 class Launcher:
     """A way to start a worker.
 
-    Attributes:
-        command: Returns the command, which lasts as long as the worker.
-        program: Program of a batch queue that submits a job.
-        cancel: Shell command that ends a job of a queue; ``{name}`` is its unique name, ``{log}`` the log.
+    ``command`` is the template of a shell command that lasts as long as the worker, with the values of
+    ``WorkerGroup.start_command``. A part in double brackets is left out where a value in it is not given.
     """
 
-    command: Callable[[WorkerJob], list[str]]
-    program: str | None = None
-    cancel: str = ""
-    account: str = ""
+    command: str
+    program: str | None = None  # of a batch queue, submits a job
+    cancel: str = ""  # shell command that ends a job of a queue; {name} is its unique name, {log} the log
+    account: str = ""  # option of the queue that names who pays
 
 
+# HTCondor takes a file, and the exit status is in the job's log: a job ended by a signal has none.
+_HTCONDOR = (
+    "printf '%s\\n' executable={script} output={output} error={output} log={script}.condor stream_output=True "
+    "stream_error=True batch_name={name} request_cpus={cores} [[request_memory={memory_mb}]] [[request_gpus={gpus}]] "
+    """[[+MaxRuntime={time_seconds}]] [[+AccountingGroup='"'{queue}'"']] {options} queue > {script}.submit; """
+    "rm -f {script}.condor; condor_submit {script}.submit && condor_wait {script}.condor && "
+    "status=$(sed -n 's/.*return value \\([0-9]*\\).*/\\1/p' {script}.condor | tail -n 1) && exit ${status:-1}"
+)
+# OAR does not wait, so the job is polled until it has ended.
+_OAR = (
+    "said=$(oarsub -n {name} -l /nodes=1/{gpus_or_cores}[[,walltime={time_clock}]] -O {output} -E {output} "
+    '[[-q {queue}]] {options} {script}); status=$?; echo "$said"; [ $status = 0 ] || exit $status\n'
+    'id=$(echo "$said" | sed -n "s/^OAR_JOB_ID=//p")\n'
+    'while state=$(oarstat -s -j "$id") && ! echo "$state" | grep -qE "Terminated|Error"; do sleep 2; done\n'
+    'echo "$state" | grep -q Terminated'
+)
 LAUNCHERS = {
-    "local": Launcher(lambda job: ["bash", str(job.script)]),
-    "slurm": Launcher(_slurm, "sbatch", "scancel --name {name}", "--account="),
-    "lsf": Launcher(_lsf, "bsub", "bkill -J {name}", "-P "),
-    "pbs": Launcher(_pbs, "qsub", "qdel $(grep -o '^[0-9][^ ]*' {log} | tail -n 1)", "-A "),
-    "sge": Launcher(_sge, "qsub", "qdel {name}", "-P "),
-    "htcondor": Launcher(
-        _htcondor, "condor_submit", "condor_rm -constraint 'JobBatchName == \"{name}\"'", "accounting_group="
+    "local": Launcher("exec {command}"),
+    "slurm": Launcher(
+        "exec sbatch --wait --job-name {name} --output {output} --open-mode append --ntasks 1 --cpus-per-task {cores} "
+        "[[--mem {memory_mb}M]] [[--partition {queue}]] [[--gres gpu:{gpus}]] [[--time {time_minutes}]] {options} "
+        "{script}", "sbatch", "scancel --name {name}", "--account=",
     ),
-    "oar": Launcher(_oar, "oarsub", "oardel $(sed -n 's/^OAR_JOB_ID=//p' {log} | tail -n 1)", "--project="),
-    "command": Launcher(_command),
-}
+    "lsf": Launcher(
+        "exec bsub -K -J {name} -o {output} -n {cores} -R 'span[hosts=1]' [[-M {memory_mb}MB "
+        "-R 'rusage[mem={memory_mb}MB]']] [[-q {queue}]] [[-gpu num={gpus}]] [[-W {time_minutes}]] {options} bash "
+        "{script}", "bsub", "bkill -J {name}", "-P ",
+    ),
+    "pbs": Launcher(
+        "exec qsub -W block=true -N {name} -j oe -o {output} -l select=1:ncpus={cores}[[:mem={memory_mb}mb]]"
+        "[[:ngpus={gpus}]] [[-l walltime={time_clock}]] [[-q {queue}]] {options} {script}",
+        "qsub", "qdel $(grep -o '^[0-9][^ ]*' {log} | tail -n 1)", "-A ",
+    ),
+    "sge": Launcher(
+        "exec qsub -sync y -N {name} -j y -o {output} -S /bin/bash [[-pe smp {several_cores}]] [[-q {queue}]] "
+        "[[-l h_rt={time_clock}]] [[-l h_vmem={memory_mb_per_core}M]] [[-l gpu={gpus}]] {options} {script}",
+        "qsub", "qdel {name}", "-P ",
+    ),
+    "htcondor": Launcher(
+        _HTCONDOR, "condor_submit", "condor_rm -constraint 'JobBatchName == \"{name}\"'", "accounting_group="
+    ),
+    "oar": Launcher(_OAR, "oarsub", "oardel $(sed -n 's/^OAR_JOB_ID=//p' {log} | tail -n 1)", "--project="),
+    "command": Launcher("{command}"),
+}  # fmt: skip
 QUEUES = {name: launcher for name, launcher in LAUNCHERS.items() if launcher.program}
 
 
@@ -166,12 +95,17 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(len(list(drivers.iterdir())))] if drivers.is_dir() else []
 
 
+def _amount(value: object, unit: str, factors: Mapping[str, int]) -> float:
+    """Read a number above 0 and a unit that the pattern ``unit`` matches."""
+    found = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*{unit}\s*", str(value).lower())
+    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
+        raise ValueError("not an amount")
+    return float(found[1]) * factors[found[2] or ""]
+
+
 def _memory(value: object) -> int:
     """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as in queues) or a number of MiB."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not an amount of memory")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(_amount(value, "([kmgt]?)(?:i?b)?", _UNITS))
 
 
 def _duration(value: object) -> float:
@@ -179,14 +113,10 @@ def _duration(value: object) -> float:
 
     YAML 1.1 reads an unquoted ``24:00:00`` as a number of seconds.
     """
-    text = str(value).strip().lower()
-    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text):
+    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", str(value).strip()):
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?", text)
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not a time")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    return _amount(value, "(s|sec|m|min|h|d)?", _SECONDS)
 
 
 Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]
@@ -240,21 +170,34 @@ class WorkerGroup(Document):
         per_gpu = len(visible_gpus()) // self.gpus if self.launcher == "local" and self.gpus and not self.count else 1
         return self.count or max(1, per_gpu)
 
-    @property
-    def megabytes(self) -> int:
-        """Memory, rounded up; 0 where none is asked for."""
-        return -(-(self.memory or 0) // MEGABYTE)
+    def start_command(self, name: str, unique_name: str, script: Path, output: Path) -> str:
+        """Return the shell command that starts a worker and lasts as long as it does.
 
-    @property
-    def minutes(self) -> int:
-        """Time limit, rounded up; 0 for none."""
-        return math.ceil((self.time or 0) / 60)
+        Args:
+            name: The worker's name within the call.
+            unique_name: Its name in the queue.
+            script: Shell script that becomes the worker.
+            output: File for the worker's output.
+        """
+        megabytes, seconds = math.ceil((self.memory or 0) / 2**20), math.ceil(self.time or 0)
+        asked = {
+            "name": unique_name, "script": script, "output": output, "queue": self.queue, "cores": self.cores,
+            "several_cores": self.cores > 1 and self.cores, "gpus": self.gpus,
+            "gpus_or_cores": f"gpu={self.gpus}" if self.gpus else f"core={self.cores}",
+            "memory_mb": megabytes, "memory_mb_per_core": -(-megabytes // self.cores),
+            "time_minutes": -(-seconds // 60), "time_seconds": seconds,
+            "time_clock": seconds and f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}",
+        }  # fmt: skip
+        values = {key: shlex.quote(str(value)) if value else "" for key, value in asked.items()}
+        run = shlex.join(["bash", str(script)])
+        values["command"] = (self.command or "{command}").replace("{command}", run).replace("{name}", name)
+        values["options"] = shlex.join(self.options)
 
-    @property
-    def clock(self) -> str:
-        """Time limit as hours, minutes and seconds; empty for none."""
-        minutes, seconds = divmod(math.ceil(self.time or 0), 60)
-        return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}" if self.time else ""
+        def given(part: re.Match[str]) -> str:
+            return part[1] if all(values[key] for key in re.findall(r"{(\w+)}", part[1])) else ""
+
+        template = re.sub(r"\[\[(.*?)\]\]", given, LAUNCHERS[self.launcher].command)
+        return re.sub(r"{(\w+)}", lambda key: values[key[1]], template)
 
     @model_validator(mode="after")
     def _fits_its_launcher(self) -> WorkerGroup:
@@ -272,14 +215,11 @@ class WorkerGroup(Document):
                 )
         elif self.command is not None:
             raise contradiction(f'command is for launcher "command", but launcher is "{self.launcher}": drop one.')
-        if self.launcher in ("local", "command"):
-            for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
-                if getattr(self, key):
-                    raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
-        if self.launcher == "oar" and self.memory:
-            raise contradiction(
-                "memory has no name that all OAR clusters share: drop it, and ask by options, such as -p 'mem > 16000'."
-            )
+        for key in ("queue", "options", "time", "memory"):
+            known = f"{{{key}" in LAUNCHERS[self.launcher].command or (self.launcher, key) == ("command", "memory")
+            if getattr(self, key) and not known:
+                remedy = ", or ask for it by options" if self.launcher in QUEUES else ""
+                raise contradiction(f'{key} means nothing to launcher "{self.launcher}": drop it{remedy}.')
         if self.adaptive is not None and self.count is not None:
             raise contradiction(f"count is {self.count}, but adaptive says how many workers there are: drop one.")
         return self

@@ -22,8 +22,7 @@ from incasem_like.blockwise.done_log import LOG_NAME, held
 from incasem_like.blockwise.grid import BlockGrid, chunk_grid
 from incasem_like.blockwise.job import private_folder, use_folder
 from incasem_like.blockwise.runner import run_blockwise
-from incasem_like.blockwise.task import HOUR, Block, WorkItem, WorkTask
-from incasem_like.blockwise.workers_file import Workers
+from incasem_like.blockwise.task import HOUR, WorkItem, WorkTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import IncasemError
 from incasem_like.volumes import Roi, Volume
@@ -89,24 +88,10 @@ class LedgerTask(WorkTask):
             self.items, [self.items.chunk_shape], self.block_shape, (0,) * len(self.block_shape), self.roi
         )
 
-    def __len__(self) -> int:
-        """Return the number of items."""
-        return len(self.items if self.grid is None else self.grid)  # type: ignore[arg-type]
-
-    def name_of(self, number: int) -> str:
-        """Return what an item is called in errors."""
-        return self.items[number] if isinstance(self.items, tuple) else super().name_of(number)
-
-    def layout(self) -> dict[str, Any]:
-        """Describe the list of items."""
-        return {"items": len(self)} if self.grid is None else self.grid.layout()
-
-    def make_item(self, **known: Any) -> WorkItem:
-        """Make an item, see ``WorkTask.make_item``."""
-        if self.grid is None:
-            return WorkItem(**known)
-        roi = self.grid.write_roi(known["number"])
-        return Block(write_roi=roi, read_roi=roi, **known)
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the items where they are a list."""
+        return () if isinstance(self.items, Volume) else self.items
 
     @cached_property
     def folder(self) -> Path:
@@ -119,15 +104,8 @@ class LedgerTask(WorkTask):
         inputs = [about["content"] for about in fingerprint.pop("inputs")]
         return private_folder("ledgers") / f"{words}-{digest([fingerprint, inputs, incasem_like.__version__])[:10]}"
 
-    def run(
-        self,
-        *,
-        num_workers: int = 1,
-        workers: Workers | None = None,
-        overwrite: bool = False,
-        description: str | None = None,
-    ) -> BlockSummary:
-        """Run the function over all items that are not done yet; arguments and errors are those of ``run_blockwise``.
+    def run(self, *, overwrite: bool = False, **options: Any) -> BlockSummary:
+        """Run the function over all items that are not done yet; options and errors are those of ``run_blockwise``.
 
         ``overwrite`` starts over, ignoring the results of earlier calls.
         """
@@ -137,7 +115,7 @@ class LedgerTask(WorkTask):
             with held(self.folder):
                 shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        return run_blockwise(self, num_workers=num_workers, workers=workers, description=description)
+        return run_blockwise(self, **options)
 
     def results(self) -> Iterator[Array]:
         """Yield the results of the items, by number, once ``run`` has returned; errors as for ``result``."""

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from incasem_like.blockwise.call import BlockSummary, Call
+from incasem_like.blockwise.call import BlockError, BlockSummary, Call
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.blockwise.fleet import started_fleet
 from incasem_like.blockwise.task import WorkItem, WorkTask
@@ -106,8 +106,10 @@ def _run_here(call: Call, prepared: Any) -> None:
         call.look()
 
     def take(number: int, step: Callable[[], object]) -> None:
-        if (error := worker.error_of(step)) is not None:
-            call.error(number, error)
+        try:
+            step()
+        except Exception as error:
+            call.error(number, BlockError.of(error, "this process"))
         call.look()
 
     def write(block: WorkItem, result: Any) -> None:
@@ -123,7 +125,7 @@ def _run_here(call: Call, prepared: Any) -> None:
         writing.append((block.number, writer.submit(write, block, worker.compute(block))))
 
     call.start_clock()
-    worker = Worker(call.task, "this process", prepared, advance)
+    worker = Worker(call.task, prepared, advance)
     while call and not call.task.staged:
         for number in call.take(1):
             take(number, partial(run, number))

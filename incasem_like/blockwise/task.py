@@ -87,35 +87,33 @@ class WorkTask(ABC):
     time_limit: float = HOUR
     unit: str = "voxels"
     grid: BlockGrid | None = None  # where the items are blocks of a volume
+    names: tuple[str, ...] = ()  # of the items where they are not
+    outputs: tuple[Volume, ...] = ()
 
     @property
     @abstractmethod
     def folder(self) -> Path:
         """Folder of the log of finished items."""
 
-    @abstractmethod
     def __len__(self) -> int:
         """Return the number of items."""
+        return len(self.names) if self.grid is None else len(self.grid)
 
-    @abstractmethod
     def layout(self) -> dict[str, Any]:
         """Describe the list of items for the fingerprint, JSON-serializable."""
+        return {"items": len(self)} if self.grid is None else self.grid.layout()
 
-    @abstractmethod
-    def make_item(self, **known: Any) -> WorkItem:
+    def make_item(self, number: int, **known: Any) -> WorkItem:
         """Make an item from the attributes that all items have."""
+        if self.grid is None:
+            return WorkItem(number=number, **known)
+        write_roi = self.grid.write_roi(number)
+        read_roi = self.grid.read_roi(write_roi)
+        return Block(number=number, write_roi=write_roi, read_roi=read_roi, outputs=self.outputs, **known)
 
     def name_of(self, number: int) -> str:
         """Return what an item is called in errors."""
-        assert self.grid is not None
-        return describe_roi(self.grid.write_roi(number))
-
-    def place_of(self, number: int) -> dict[str, Any]:
-        """Describe the location of an item, JSON-serializable: a block's ``roi`` (begin and shape), else ``name``."""
-        if self.grid is None:
-            return {"name": self.name_of(number)}
-        roi = self.grid.write_roi(number)
-        return {"roi": [list(roi.begin), list(roi.shape)]}
+        return self.names[number] if self.grid is None else describe_roi(self.grid.write_roi(number))
 
     @property
     def size(self) -> int:
@@ -237,10 +235,6 @@ class BlockTask(WorkTask):
         """
         return block_grid(self.outputs, self.block_shape, self.context, self.roi)
 
-    def __len__(self) -> int:
-        """Return the number of blocks."""
-        return len(self.grid)
-
     @property
     def folder(self) -> Path:
         """Folder of the first output, which holds the log.
@@ -257,14 +251,9 @@ class BlockTask(WorkTask):
         return self.output.complete
 
     @property
-    def outputs(self) -> tuple[Volume, ...]:
+    def outputs(self) -> tuple[Volume, ...]:  # type: ignore[override]
         """All volumes written."""
         return (self.output, *self.further_outputs)
-
-    def make_item(self, **known: Any) -> Block:
-        """Make a block, see ``WorkTask.make_item``."""
-        write_roi = self.grid.write_roi(known["number"])
-        return Block(write_roi=write_roi, read_roi=self.grid.read_roi(write_roi), outputs=self.outputs, **known)
 
     def layout(self) -> dict[str, Any]:
         """Describe the outputs and their blocks."""

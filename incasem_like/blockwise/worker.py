@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from incasem_like.blockwise.call import BlockError
 from incasem_like.blockwise.task import WorkItem, WorkTask
-from incasem_like.errors import IncasemError
-from incasem_like.terminal import as_known_error
 
 LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses of worker processes: why they ended
 PREFETCHED = 2  # blocks in memory besides the one that is computed and the one that is written
 
 
 class Worker:
-    """A task with its inputs opened, and set up, in this process.
+    """A task with its inputs opened, and set up unless that is ``prepared``, in this process.
 
-    Args:
-        task: The task.
-        name: Name of the worker, for errors.
-        prepared: The result of the task's ``set_up``, if this process has it already.
-        advance: Called with a block's number and voxels for progress within blocks.
+    ``advance`` is called with a block's number and voxels for progress within blocks.
 
     Raises:
         DataError: An input is missing or incomplete.
         Exception: Any error that the task's own ``set_up`` raises.
     """
 
-    def __init__(self, task: WorkTask, name: str, prepared: Any, advance: Callable[[int, int], None]) -> None:
-        self.task, self.name, self._advance = task, name, advance
+    def __init__(self, task: WorkTask, prepared: Any, advance: Callable[[int, int], None]) -> None:
+        self.task, self._advance = task, advance
         self._inputs = task.open_inputs()
         self._prepared = task.set_up(task.parameters) if prepared is None and task.set_up is not None else prepared
 
     def read(self, number: int) -> WorkItem:
         """Make the block, with its data if the task prefetches."""
         task = self.task
+        advance = partial(self._advance, number)
         block = task.make_item(
-            number=number,
-            folder=task.folder,
-            inputs=self._inputs,
-            prepared=self._prepared,
-            advance=partial(self._advance, number),
+            number, folder=task.folder, inputs=self._inputs, prepared=self._prepared, advance=advance
         )
         return block if task.read is None else dataclasses.replace(block, data=task.read(block, task.parameters))
 
@@ -56,17 +45,3 @@ class Worker:
         """Write the result, if the task writes in a separate step."""
         if self.task.write is not None:
             self.task.write(block, result)
-
-    def error_of(self, step: Callable[[], object]) -> BlockError | None:
-        """Take a step and return its error, if it raises one."""
-        try:
-            step()
-        except Exception as error:
-            return describe_error(error, self.name)
-        return None
-
-
-def describe_error(error: Exception, worker: str) -> BlockError:
-    """Convert an error to one of this package's classes, with its traceback."""
-    known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
-    return BlockError(known, traceback.format_exc(), worker)

@@ -21,6 +21,7 @@ from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, Duration, Worker
 from incasem_like.config.kinds import Count, Text, Words
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
+from incasem_like.disk import check_writable
 from incasem_like.errors import ConfigError, InputError
 
 JOBQUEUE_KEYS = {
@@ -46,19 +47,12 @@ class SchedulerSection(Document):
 
 @dataclass(frozen=True)
 class Workers:
-    """All workers of a call.
-
-    Attributes:
-        groups: Groups of equal workers to start; none where a cluster exists.
-        scheduler: Where the scheduler listens, and its time limits.
-        dashboard: Whether Dask's pages are shown.
-        cluster: Address of an existing Dask cluster whose workers are used.
-    """
+    """All workers of a call: groups to start, or those of an existing Dask cluster."""
 
     groups: tuple[WorkerGroup, ...] = ()
     scheduler: SchedulerSection = field(default_factory=SchedulerSection)
-    dashboard: bool = False
-    cluster: str | None = None
+    dashboard: bool = False  # whether Dask's pages are shown
+    cluster: str | None = None  # address of the existing cluster
 
     @classmethod
     def local(cls, count: int) -> Workers:
@@ -202,13 +196,10 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
             f"{local} workers are to run on this machine, but it has {cores} cores: reduce count in the workers file."
         )
     if any(group.launcher != "local" for group in workers.groups):
-        records = jobs_directory()
-        there = next(folder for folder in [records, *records.parents] if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            yield InputError(
-                f"Workers find their scheduler by a file in {records}, but nothing can be written there: set "
-                "INCASEM_JOBS to a folder that all their machines see."
-            )
+        try:  # a file there tells workers where their scheduler is
+            check_writable(jobs_directory() / "job", "set INCASEM_JOBS to a folder that all workers' machines see")
+        except InputError as error:
+            yield error
         address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
         try:
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()

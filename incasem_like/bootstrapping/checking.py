@@ -16,7 +16,6 @@ from incasem_like.config.prediction_config import PredictionConfig
 from incasem_like.config.target_sections import parse_targets
 from incasem_like.errors import ConfigError, InputError, RunNotFoundError
 from incasem_like.segmentation.settings import SegmentationConfig
-from incasem_like.training.preflight import check_block_sizes
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
@@ -78,6 +77,8 @@ def _check_thickness(plan: RoundPlan) -> None:
 
 
 def _check_sizes(plan: RoundPlan, name: str) -> None:
+    from incasem_like.training.preflight import check_block_sizes  # loads torch, which a dry run does without
+
     config = plan.training(name)
     if name != "affinities_model" and plan.config.round.validation_share:
         painted = config.validation.model_copy(update={"data": (plan.folder,)})  # held-out pixels, once there are some

@@ -50,7 +50,7 @@ def predict(
                 f"{series.plan.training_run_ids[0]}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
                 flush=True,
             )
-            if series.measures and (runs := store()) is not None:
+            if series.metric and (runs := store()) is not None:
                 log = series_log_folder(runs.runs_directory, run_id)
                 log.mkdir(parents=True, exist_ok=True)
                 share(log, [(runs.description, run_id)])  # runs of the same id in other stores may use it too

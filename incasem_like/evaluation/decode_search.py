@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise.done_log import only_writer
+from incasem_like.disk import only_writer
 from incasem_like.errors import ConfigError, DataError, InputError
 from incasem_like.evaluation.evaluate import covered_roi
 from incasem_like.evaluation.instance_run import (

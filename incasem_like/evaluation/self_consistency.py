@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.done_log import only_writer, refuse_remote
+from incasem_like.blockwise.done_log import refuse_remote
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.disk import write_whole
+from incasem_like.disk import only_writer, write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.targets.affinities import affinities
 from incasem_like.targets.descriptor_window import DESCRIPTOR_NAMES

@@ -12,7 +12,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.done_log import first_difference
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import DataError, InputError
@@ -26,6 +25,7 @@ from incasem_like.formatting.section_writing import (
 )
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.volumes import Volume, check_outputs, make_provenance, open_volume
+from incasem_like.volumes.provenance import first_difference
 
 RECORD_NAME = "provenance.json"
 

@@ -99,13 +99,9 @@ def check_finite(probabilities: Floats) -> None:
 def region_blocks(
     output: RegionOutput, set_up: PredictorSetUp, predictor: Predictor, description: Mapping[str, Any]
 ) -> BlockTask:
-    """Return the blockwise task of one region.
+    """Return the blockwise task of one region: ``set_up`` makes it and a predictor like this one in each worker.
 
-    Args:
-        output: The output datasets of the region.
-        set_up: Makes the region and predictor in each worker.
-        predictor: A predictor with tiles of the same size.
-        description: Everything that the values depend on, JSON-serializable.
+    The values depend on all of ``description``, which is JSON-serializable.
     """
     region = set_up.region
     return BlockTask(

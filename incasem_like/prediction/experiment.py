@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import BlockTask, run_blockwise
-from incasem_like.blockwise.done_log import DoneLog, first_difference
+from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
@@ -28,7 +28,7 @@ from incasem_like.prediction.planning.planner import Findings, plan_prediction
 from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.volumes import Roi
-from incasem_like.volumes.provenance import command_line
+from incasem_like.volumes.provenance import command_line, first_difference
 
 TOOL = "predict.py"
 _OF_REGION = re.compile(r"(?P<name>.+)_ds_\d+")
@@ -52,40 +52,24 @@ Observing = Callable[[Region, int, int], TileObserver | None]
 
 @dataclass(frozen=True)
 class Request:
-    """The options of predicting regions in a run.
+    """The options of predicting regions in a run."""
 
-    Attributes:
-        tool: The script, for the datasets' provenance.
-        prediction_id: Id of the run that they belong to.
-        command: The command that resumes after an interruption.
-        resumes: Whether datasets of an earlier call may exist.
-        observing: Makes the observer that measures a region; None measures nothing.
-    """
-
-    tool: str
+    tool: str  # for the datasets' provenance, as the id of the run that they belong to
     prediction_id: int
-    command: str
-    resumes: bool
+    command: str  # resumes after an interruption
+    resumes: bool  # datasets of an earlier call may exist
     observing: Observing | None = None
 
 
 @dataclass(frozen=True)
 class FinishedPrediction:
-    """The results of a prediction.
+    """The results of a prediction."""
 
-    Attributes:
-        run_id: Id of its run; 0 if it is not tracked.
-        prediction_id: The number in the datasets' names; after ``--resume`` that of the resumed run.
-        locations: The output of each region, by name of the entry.
-        scores: Scores of all regions by name; undefined ones are left out.
-        result: All of this as plain values, as stored in the run.
-    """
-
-    run_id: int
-    prediction_id: int
-    locations: dict[str, OutputLocation]
-    scores: dict[str, float]
-    result: dict[str, Any]
+    run_id: int  # 0 if it is not tracked
+    prediction_id: int  # in the datasets' names; after ``--resume`` that of the resumed run
+    locations: dict[str, OutputLocation]  # by name of the entry
+    scores: dict[str, float]  # of all regions by name; undefined ones are left out
+    result: dict[str, Any]  # as stored in the run
 
 
 def predict_data(
@@ -123,12 +107,8 @@ def predict_data(
     config = config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
     found = Findings(workers=workers)
     plan = plan_prediction(config, records, found=found)
-    locations = plan.locations(resume or 0)
-    for location in locations:
-        location.check_writable()
+    plan.check_outputs(plan.locations(resume or 0))
     runs = found.runs = store()
-    if resume is not None:
-        plan.check_not_read(locations)
     plan = _resolved(found, plan, resume)
     if runs is not None and options.get("run_id") is not None:
         runs.check_unused(options["run_id"], "--resume")
@@ -207,10 +187,21 @@ def _check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | 
     """Check, before a run is started, that a prediction was begun and is resumed with what it was begun with.
 
     Raises:
-        InputError: It was not begun, or something differs; the message names it.
+        InputError: It was not begun, or something differs, precision included once resolved; the message names it.
     """
     locations = plan.locations(prediction_id)
-    if check_begun_alike(plan, locations, "predict anew, without --resume"):
+    found = [read_begun(location) for location in locations]
+    for region, location, begun in zip(plan.regions, locations, found, strict=True):
+        if begun is None:
+            continue
+        description, before = json.loads(json.dumps(plan.describe(region))), begun.description
+        if not plan.knows_precision:
+            description, before = _without_precision(description), _without_precision(before)
+        if difference := first_difference({key: before.get(key) for key in description}, description):
+            raise InputError(
+                f"The prediction in {location.folder} was begun with {difference}: predict anew, without --resume."
+            )
+    if any(found):
         return
     record = None
     with contextlib.suppress(RunNotFoundError):
@@ -255,7 +246,7 @@ def predict_regions(
         CheckpointError: The network's output is not finite.
         IncasemError: Blocks failed; all others are done.
     """
-    plan.check_not_read(locations)
+    plan.check_outputs(locations)
     planned = [
         PlannedRegion.find(plan, region, location, resumes=request.resumes)
         for region, location in zip(plan.regions, locations, strict=True)
@@ -283,27 +274,6 @@ def predict_regions(
         if match := _OF_REGION.fullmatch(name):
             of_regions.setdefault(match["name"], []).append(value)
     return voxels, {**scores, **{name: float(np.mean(values)) for name, values in of_regions.items()}}
-
-
-def check_begun_alike(plan: PredictionPlan, locations: Sequence[OutputLocation], remedy: str) -> bool:
-    """Check that predictions are resumed with the settings that they were begun with, precision included once resolved.
-
-    Returns:
-        Whether anything was begun.
-
-    Raises:
-        InputError: Something differs; the message names it, and gives ``remedy`` as the advice.
-    """
-    found = [read_begun(location) for location in locations]
-    for region, location, begun in zip(plan.regions, locations, found, strict=True):
-        if begun is None:
-            continue
-        description, before = json.loads(json.dumps(plan.describe(region))), begun.description
-        if not plan.knows_precision:
-            description, before = _without_precision(description), _without_precision(before)
-        if difference := first_difference({key: before.get(key) for key in description}, description):
-            raise InputError(f"The prediction in {location.folder} was begun with {difference}: {remedy}.")
-    return any(begun is not None for begun in found)
 
 
 def _without_precision(value: Any) -> Any:

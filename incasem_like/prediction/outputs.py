@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +28,10 @@ def prediction_group(training_run_id: int, prediction_run_id: int) -> str:
 
 @dataclass(frozen=True)
 class OutputLocation:
-    """The output of a region's prediction.
+    """The output of a region's prediction, in a Zarr or N5 container.
 
-    Attributes:
-        container: The Zarr or N5 container.
-        group: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name where several entries
-            go to the same container.
-        channels: Groups of channels, one dataset (channels, z, y, x) each; empty if all channels are classes.
+    The group is ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name where several entries
+    go to the same container. It has a dataset (channels, z, y, x) for each group of channels that are not classes.
     """
 
     container: Path
@@ -74,14 +70,6 @@ class OutputLocation:
         ):
             refuse_foreign_prediction(self.folder)
 
-    def check_writable(self) -> None:
-        """Raise InputError if the output cannot be written, as far as that is known without writing."""
-        folder = nearest_folder(self.folder)
-        if not os.access(folder, os.W_OK):
-            raise InputError(
-                f"Nothing can be written into {folder}: change its permissions, or set prediction.directories.prefix."
-            )
-
 
 def refuse_foreign_prediction(folder: Path) -> None:
     """Raise InputError: another run's prediction occupies the output of this one."""
@@ -89,11 +77,6 @@ def refuse_foreign_prediction(folder: Path) -> None:
         f"{folder} already holds a prediction, made under another run store: move it away, "
         "or set prediction.directories.prefix to another folder."
     )
-
-
-def nearest_folder(path: Path) -> Path:
-    """Return the innermost existing parent folder of a path."""
-    return next(folder for folder in [path, *path.parents] if folder.is_dir())
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -25,6 +26,7 @@ def open_regions(
     need_labels: bool,
     downsample_factor: int = 1,
     inputs: Sequence[InputSection] = (),
+    collecting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[Region]:
     """Open the volumes of all entries and check that they match each other and the configuration.
 
@@ -36,6 +38,7 @@ def open_regions(
             background, as in incasem, but at least one entry must have labels.
         downsample_factor: Take every n-th voxel along each axis.
         inputs: The channels of raw where the network reads predictions.
+        collecting: Context in which each entry is opened; it may collect errors, whose entries are left out.
 
     Raises:
         DataError: A container or dataset is missing, incomplete or of an unsupported dtype; a region is empty or
@@ -44,11 +47,13 @@ def open_regions(
         ConfigError: Voxel size or class ids contradict the configuration.
     """
     if need_labels:
-        _check_classes(data_config, num_classes)
+        with collecting():
+            _check_classes(data_config, num_classes)
     regions = []
     for entry in data_config.entries:
-        _check_configured_voxel_size(entry, voxel_size)
-        regions.append(_open_region(entry, need_labels, downsample_factor, inputs))
+        with collecting():
+            _check_configured_voxel_size(entry, voxel_size)
+            regions.append(_open_region(entry, need_labels, downsample_factor, inputs))
     return regions
 
 

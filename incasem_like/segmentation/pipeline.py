@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, run_blockwise
-from incasem_like.blockwise.done_log import only_writer, read_log
+from incasem_like.blockwise.done_log import read_log
 from incasem_like.blockwise.grid import block_grid
 from incasem_like.blockwise.ledger import LedgerTask
+from incasem_like.disk import only_writer
 from incasem_like.errors import DataError
 from incasem_like.graphs import Table
 from incasem_like.segmentation.label_arrays import consecutive, object_rows, relabel

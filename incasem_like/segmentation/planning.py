@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.done_log import first_difference, refuse_remote
+from incasem_like.blockwise.done_log import refuse_remote
 from incasem_like.errors import InputError
 from incasem_like.graphs import GraphStore, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
@@ -26,6 +26,7 @@ from incasem_like.volumes import Roi, Volume, check_outputs, dataset_exists, ope
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.parts import shuffled_parts
+from incasem_like.volumes.provenance import first_difference
 from incasem_like.volumes.values import check_label_dtype, check_labels
 
 SAMPLES, SAMPLE_VOXELS = 4, 1 << 20

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incasem_like.disk import whole_folder
+from incasem_like.disk import check_writable, whole_folder
 from incasem_like.errors import InputError
 from incasem_like.volumes import Volume, make_provenance
 from incasem_like.volumes.chunk_files import digest
@@ -48,9 +48,11 @@ class ResultFolder:
         """Return whether the folder holds the result already.
 
         Raises:
-            InputError: It holds something else, and ``overwrite`` is False; or something that no tool here made.
+            InputError: It holds something else, and ``overwrite`` is False; or something that no tool here made; or
+                it cannot be made.
         """
         if not self.path.exists():
+            check_writable(self.path, "name another folder")
             return False
         try:
             found = json.loads((self.path / PROVENANCE).read_text(encoding="utf-8"))

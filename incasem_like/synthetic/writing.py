@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 import numpy.typing as npt
 import tifffile
 
-from incasem_like.blockwise.done_log import first_difference
 from incasem_like.errors import DataError, InputError
 from incasem_like.synthetic.optic_lobe import SyntheticVolume, check_shape, generate_optic_lobe
 from incasem_like.synthetic.parameters import OpticLobeParameters
 from incasem_like.terminal import shell_command
 from incasem_like.volumes import Volume, create_volume, dataset_exists, make_provenance, open_volume
+from incasem_like.volumes.provenance import first_difference
 
 TOOL = "generate_optic_lobe"
 RECORD_NAME = "provenance.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from incasem_like.config import load_data_config, required_file
-from incasem_like.errors import ConfigError, DiskFullError, InputError
+from incasem_like.disk import check_writable, nearest_folder
+from incasem_like.errors import ConfigError, DiskFullError
 from incasem_like.networks import (
     build_network,
     check_device,
@@ -83,7 +83,7 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     if config.training.synthetic is None:
         training_data = _data_config(config, required_file(config.training.data, "training.data"))
     validation_data = _data_config(config, config.validation.data) if config.validation.data else None
-    check_writable(config.directories.runs)
+    check_writable(config.directories.runs / "models", "set directories.runs to a folder that is yours to write")
     training_regions = _open(config, training_data) if training_data else []
     validation_regions = _open(config, validation_data) if validation_data else []
     check_validation_tiles(config, validation_regions)
@@ -201,23 +201,6 @@ def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) ->
                 ) from error
 
 
-def check_writable(folder: Path) -> None:
-    """Check that a folder exists or can be made, and is writable.
-
-    Raises:
-        InputError: It is not.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable"):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"Nothing can be written into {folder} ({error.strerror or error}): "
-            "set directories.runs to a folder that is yours to write."
-        ) from error
-
-
 def check_memory(config: TrainingConfig) -> None:
     """Check that an update fits in the memory that the device has left.
 
@@ -271,7 +254,7 @@ def check_space(model: ModelConfig, folder: Path) -> None:
         DiskFullError: They do not.
     """
     needed = 2 * _count_parameters(model) * COPIES_IN_A_CHECKPOINT * BYTES
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(nearest_folder(folder)).free
     if free < needed:
         raise DiskFullError(
             f"Two checkpoints of this network take {needed / 1e6:.0f} MB, but {folder} has {free / 1e6:.0f} MB left: "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from incasem_like.disk import check_writable
 from incasem_like.errors import InputError
 from incasem_like.volumes.address import Address, parse_address
 
@@ -15,7 +16,7 @@ Location = str | Path | Address
 
 
 def check_outputs(outputs: Sequence[Location], inputs: Sequence[Location], remedy: str) -> None:
-    """Check that writing the outputs replaces no input and no other output; call it before anything is touched.
+    """Check that outputs can be made, and replace no input and no other output; call it before anything is touched.
 
     Paths are compared as the file system resolves them: through symbolic links, mounts, relative paths, the case of
     letters where it is ignored, and wherever container and dataset are separated. Remote addresses are normalised.
@@ -27,7 +28,7 @@ def check_outputs(outputs: Sequence[Location], inputs: Sequence[Location], remed
 
     Raises:
         InputError: An output is an input, holds one (which would be deleted with it) or lies in one, or two outputs
-            overlap.
+            overlap; or a new one cannot be written.
     """
     placed = [_Place.of(output) for output in outputs]
     for source in map(_Place.of, inputs):
@@ -45,6 +46,9 @@ def check_outputs(outputs: Sequence[Location], inputs: Sequence[Location], remed
         for other in placed[:index]:
             if output.holds(other) or other.holds(output):
                 raise InputError(f"The outputs {other.shown} and {output.shown} overlap: {remedy}.")
+    for output in placed:
+        if output.path is not None and not output.path.exists():
+            check_writable(output.path, remedy)
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,22 @@ class _Place:
         chain: Names of the address and of each folder above it, from the outermost; addresses that share a name at
             their end are the same.
         is_folder: Whether it is a folder of files, not an array.
+        path: Where it is on this machine; None where it is remote.
     """
 
     shown: str
     chain: tuple[frozenset[Hashable], ...]
     is_folder: bool
+    path: Path | None
 
     @classmethod
     def of(cls, location: Location) -> _Place:
         if isinstance(location, Path):
-            return cls(str(location), _local_chain(location), is_folder=True)
+            return cls(str(location), _local_chain(location), is_folder=True, path=location)
         address = parse_address(location) if isinstance(location, str) else location
-        chain = _local_chain(Path(address.location)) if address.is_local else _remote_chain(address.location)
-        return cls(str(address), chain, is_folder=False)
+        path = Path(address.location) if address.is_local else None
+        chain = _remote_chain(address.location) if path is None else _local_chain(path)
+        return cls(str(address), chain, is_folder=False, path=path)
 
     def is_at(self, other: _Place) -> bool:
         return not self.chain[-1].isdisjoint(other.chain[-1])

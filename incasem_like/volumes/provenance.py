@@ -1,4 +1,4 @@
-"""Where a dataset came from: tool, version, commit, parameters, run and inputs, as one JSON-able record."""
+"""Where a dataset came from: tool, version, commit, parameters, run and inputs, as one JSON-able record; comparison."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from incasem_like.volumes.volume import Volume
 
 # Left out of the command that resumes interrupted work: with this flag it would start over.
 OVERWRITE = MappingProxyType({"--overwrite": 0})
+_HASH = re.compile(r"[0-9a-f]{32,}")
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]+):[^@\s]*@")
 
 
@@ -95,3 +96,26 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return told.stdout.strip() or None
+
+
+def first_difference(before: Any, now: Any, name: str = "") -> str:
+    """Return the first difference of two fingerprints (``parameters threshold 0.5, but now it is 0.7``), or ``""``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        if "content" in before and "content" in now:
+            if before["content"] == now["content"]:
+                return ""
+            moved = before.get("address") != now.get("address")
+            return f"{before.get('address')}, " + (
+                f"but now it is {now.get('address')}" if moved else "which has changed since"
+            )
+        keys = dict.fromkeys([*before, *now])
+        found = (first_difference(before.get(key), now.get(key), f"{name} {key}".strip()) for key in keys)
+        return next(filter(None, found), "")
+    lists = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
+    if lists and any(isinstance(item, dict) for item in now):
+        return next(filter(None, (first_difference(*pair, name) for pair in zip(before, now, strict=True))), "")
+    if before == now:
+        return ""
+    if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (before, now)):
+        return f"{name.rpartition(' ')[2]} that changed since"
+    return f"{name} {json.dumps(before)}, but now it is {json.dumps(now)}"

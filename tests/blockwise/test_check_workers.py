@@ -32,9 +32,7 @@ def test_workers_elsewhere_need_a_folder_of_jobs_that_can_be_written(
     (tmp_path / "file").touch()
     monkeypatch.setenv("INCASEM_JOBS", str(tmp_path / "file" / "jobs"))
     (tmp_path / "workers.yaml").write_text("{launcher: command, command: '{command}'}")
-    with pytest.raises(
-        InputError, match=r"by a file in .*/file/jobs, but nothing can be written there: set INCASEM_JOBS"
-    ):
+    with pytest.raises(InputError, match=r"/file is a file, but a folder is needed there .*: set INCASEM_JOBS"):
         check_workers(load_workers(tmp_path / "workers.yaml"))
     (tmp_path / "workers.yaml").write_text("{launcher: local}")
     check_workers(load_workers(tmp_path / "workers.yaml"))

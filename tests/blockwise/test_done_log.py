@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from incasem_like.blockwise.done_log import LOG_NAME, DoneLog, first_difference
+from incasem_like.blockwise.done_log import LOG_NAME, DoneLog
 from incasem_like.errors import InputError
 from incasem_like.volumes import Volume, create_volume
+from incasem_like.volumes.provenance import first_difference
 
 PRINT: dict[str, Any] = {
     "task": "smooth",

@@ -25,7 +25,8 @@ def test_blocks_tile_the_region_and_share_no_step(data: st.DataObject, shape: An
     grid = BlockGrid(Coordinate(origin), Coordinate(step), Coordinate((0, 0, 0)), roi)
     counted = np.zeros(shape, int)
     owner = np.full([-(-size // part) for size, part in zip(shape, step, strict=True)], -1)
-    for number, block in grid:
+    for number in range(len(grid)):
+        block = grid.write_roi(number)
         inside = block - Coordinate(origin)
         counted[inside.to_slices()] += 1
         cells = tuple(slice(b // s, (e - 1) // s + 1) for b, e, s in zip(inside.begin, inside.end, step, strict=True))
@@ -34,7 +35,6 @@ def test_blocks_tile_the_region_and_share_no_step(data: st.DataObject, shape: An
     expected = np.zeros(shape, int)
     expected[(roi - Coordinate(origin)).to_slices()] = 1
     assert np.array_equal(counted, expected)
-    assert [number for number, _ in grid] == list(range(len(grid)))
 
 
 @pytest.fixture
@@ -70,7 +70,9 @@ def test_shards_are_what_blocks_are_made_of(tmp_path: Path) -> None:
 def test_a_block_owns_its_chunks_whatever_the_region(output: Volume, position: Any) -> None:
     roi = Roi(output.roi.begin + Coordinate(position), (7, 7, 7))
     chunks: dict[tuple[int, ...], int] = {}
-    for number, block in block_grid(output, (8, 6, 5), (0, 0, 0), roi):
+    grid = block_grid(output, (8, 6, 5), (0, 0, 0), roi)
+    for number in range(len(grid)):
+        block = grid.write_roi(number)
         for voxel in itertools.product(*(range(size) for size in block.shape)):
             index = Coordinate(voxel) + block.begin - output.roi.begin
             chunk = tuple(at // size for at, size in zip(index, (8, 6, 5), strict=True))
@@ -95,8 +97,8 @@ def test_blocks_fill_their_region_once_and_their_voxels_are_counted(output: Volu
     grid = block_grid(output, (8, 6, 5), (0, 0, 0), roi)
     filled = np.zeros(output.spatial_shape, int)
     sizes = []
-    for number, block in grid:
-        assert grid.write_roi(number) == block
+    for number in range(len(grid)):
+        block = grid.write_roi(number)
         filled[(block - output.roi.begin).to_slices()] += 1
         sizes.append(block.size)
     expected = np.zeros_like(filled)

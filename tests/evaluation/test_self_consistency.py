@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from instances import NEIGHBOURS, affinities_of
 
-from incasem_like.blockwise.done_log import only_writer
+from incasem_like.disk import only_writer
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.self_consistency import SelfConsistency, self_consistency_as_run
 from incasem_like.targets import DESCRIPTOR_NAMES, local_shape_descriptors

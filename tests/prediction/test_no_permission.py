@@ -24,12 +24,12 @@ def locked(tmp_path):
 
 def test_a_prediction_starts_no_run(laboratory, locked):
     config = laboratory.config(None, f"prediction.directories.prefix={locked}")
-    with pytest.raises(InputError, match=rf"Nothing can be written into {locked}: change its permissions"):
+    with pytest.raises(InputError, match=rf"Not permitted to write into {locked}: change its permissions"):
         laboratory.predict(config)
     assert not laboratory.store.ids()
 
 
 def test_a_series_starts_no_run(laboratory, series, locked):
-    with pytest.raises(InputError, match=rf"Nothing can be written into {locked}: change its permissions"):
+    with pytest.raises(InputError, match=rf"Not permitted to write into {locked}: change its permissions"):
         series.predict(f"prediction.directories.prefix={locked}")
     assert not laboratory.store.ids()

@@ -11,6 +11,7 @@ from incasem_like.prediction.planning.tile_size import (
     measurable_sizes,
     measure_speed,
     speed_cache,
+    sum_of_speeds,
 )
 
 MEMORY = TileMemory(8, 1, 2, 1, None, False, 4, 42)
@@ -26,7 +27,7 @@ def test_a_fit_finds_the_times_that_tiles_were_made_with():
     sizes = [(1000, 100), (2000, 500), (8000, 4000), (20000, 12000)]
     speed = fitted([(read, written, 2e-6 * read + 5e-6 * written + 1e-3) for read, written in sizes])
     assert (speed.per_input, speed.per_output, speed.per_tile) == pytest.approx((2e-6, 5e-6, 1e-3))
-    assert speed.times(8).seconds(1000.0, 100.0, 1.0) == pytest.approx(8 * (2e-3 + 5e-4 + 1e-3))
+    assert sum_of_speeds([speed] * 8).seconds(1000.0, 100.0, 1.0) == pytest.approx(8 * (2e-3 + 5e-4 + 1e-3))
     speed = fitted([(read, written, 2e-6 * read + 5e-6 * written) for read, written in sizes[:2]])
     assert (speed.per_input, speed.per_output) == pytest.approx((2e-6, 5e-6))
 

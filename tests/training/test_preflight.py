@@ -1,6 +1,5 @@
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from incasem_like.errors import ConfigError, DataError, DiskFullError, InputError
+from incasem_like.errors import ConfigError, DataError, DiskFullError
 from incasem_like.training import preflight
 from incasem_like.training.preflight import (
     check_block_sizes,
@@ -17,7 +16,6 @@ from incasem_like.training.preflight import (
     check_space,
     check_training,
     check_validation_tiles,
-    check_writable,
 )
 from incasem_like.volumes import create_volume
 
@@ -79,24 +77,6 @@ def test_validation_tiles_must_be_able_to_advance_by_a_stride(
     else:
         with pytest.raises(ConfigError, match=r"too small to cover cell .* \[22, 22, 22\] \(output \[4, 4, 4\]\)"):
             check_validation_tiles(config, [region])
-
-
-def test_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    check_writable(tmp_path / "new" / "runs")
-    assert list((tmp_path / "new" / "runs").iterdir()) == []
-
-
-def test_a_file_in_place_of_the_runs_directory(tmp_path: Path) -> None:
-    (tmp_path / "runs").touch()
-    with pytest.raises(InputError, match=r"set directories\.runs to a folder"):
-        check_writable(tmp_path / "runs")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
-def test_a_read_only_runs_directory(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    with pytest.raises(InputError, match="Permission denied"):
-        check_writable(tmp_path)
 
 
 def test_a_full_disk_is_noticed_before_training(

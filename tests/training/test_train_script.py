@@ -68,6 +68,13 @@ def test_the_id_of_an_existing_run_is_refused_with_what_to_do(trained: tuple[Pat
     assert "or resume that run with --continue_run 1" in refused.stderr
 
 
+def test_a_training_that_is_refused_leaves_no_folder(tiny_project: Path, tmp_path: Path) -> None:
+    for word in ("training.data=/nowhere.json", "torch.device=99"):
+        refused = train(tiny_project, tmp_path / "runs", word)
+        assert refused.returncode == 2, refused.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
 def sum_of_parameters(runs: Path) -> int:
     return sum(
         tensor.numel() for tensor in load_checkpoint(runs / "models/0001/model_checkpoint_6").network_state.values()

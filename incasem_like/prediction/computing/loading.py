@@ -43,24 +43,17 @@ MOST_TILES_OF_A_BATCH = 16
 class NetworkSource:
     """A network that a worker can load.
 
-    Attributes:
-        model: Its architecture.
-        torch: Device and arithmetic.
-        checkpoint: Its checkpoint, as found by the scheduler.
-        training_run_id: Id of the training run that registered the checkpoint.
-        store: Address of that run's store without credentials, which belong into the workers' environment
-            (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
-        runs_directory: Folder of runs.
-        weight: Weight of its probabilities in the mean of several networks.
+    ``store`` is the address of the training run's store without credentials, which belong into the workers'
+    environment (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
     """
 
     model: ModelConfig
     torch: TorchConfig
-    checkpoint: ChosenCheckpoint
-    training_run_id: int
+    checkpoint: ChosenCheckpoint  # as found by the scheduler
+    training_run_id: int  # of the run that registered it
     store: str | None
     runs_directory: Path
-    weight: float = 1.0
+    weight: float = 1.0  # of its probabilities in the mean of several networks
 
     def load(self) -> nn.Module:
         """Load the network; errors as ``fetch``, and ConfigError if the device does not exist."""
@@ -91,19 +84,12 @@ class NetworkSource:
 
 @dataclass(frozen=True)
 class PredictorSetUp:
-    """Makes the predictor of a region in a worker; called once, before its first block.
-
-    Attributes:
-        region: The region.
-        networks: One network, or several whose mean is predicted.
-        section: The configuration's section ``prediction``.
-        input_size: Input size of the first network's tiles, in voxels z, y, x.
-    """
+    """Makes the predictor of a region in a worker; called once, before its first block."""
 
     region: Region
-    networks: tuple[NetworkSource, ...]
+    networks: tuple[NetworkSource, ...]  # several if their mean is predicted
     section: PredictionSection
-    input_size: tuple[int, ...]
+    input_size: tuple[int, ...]  # of the first network's tiles, in voxels z, y, x
 
     @property
     def model_hash(self) -> str:

@@ -217,15 +217,7 @@ class TiledPredictor:
         yield total / len(self._variants)
 
     def _in_position(self, run: Inference, variant: Variant, raw: Slabs, size: Sequence[int], tile: Tile) -> Slabs:
-        """Yield the probabilities of a tile in another orientation, in that orientation.
-
-        Args:
-            run: The network.
-            variant: The orientation.
-            raw: Slabs of the tile in that orientation.
-            size: Size of the tile in that orientation.
-            tile: The tile in its original orientation.
-        """
+        """Yield the probabilities of a tile in another orientation, in which slabs and size are given too."""
         margin = tile.write_roi.begin - tile.read_roi.begin
         begin, kept = variant.place(margin, tile.write_roi.shape, tile.read_roi.shape)
         z, y, x = (at - context for at, context in zip(begin, self.geometry.context, strict=True))

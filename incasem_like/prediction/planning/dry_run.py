@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from incasem_like.blockwise.workers_file import Workers
+from incasem_like.disk import nearest_folder
 from incasem_like.errors import InputError
-from incasem_like.prediction.outputs import OutputLocation, nearest_folder
+from incasem_like.prediction.outputs import OutputLocation
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PlannedRegion, PredictionPlan
 from incasem_like.prediction.planning.planner import Findings
@@ -46,16 +47,10 @@ def report_regions(
 ) -> None:
     """Report the tiles and outputs of the regions, and the time and disk space they take.
 
-    Args:
-        found: Receives lines and problems.
-        plan: The plan of the prediction.
-        locations: The output of each region.
-        resumes: Whether the prediction was begun before.
-        times: Number of such predictions, one after the other.
-        kept: Number of them on disk at once.
+    ``times`` is the number of such predictions, one after the other, and ``kept`` that of them on disk at once.
     """
     with found.collecting():
-        plan.check_not_read(locations)
+        plan.check_outputs(locations)
     speed = plan.speed(most_voxels=MEASURED_VOXELS)
     regions: list[PlannedRegion] = []
     needed: Counter[Path] = Counter()
@@ -64,7 +59,6 @@ def report_regions(
             planned = PlannedRegion.find(plan, region, location, resumes=resumes)
             found.lines += _describe_region(planned)
             regions.append(planned)
-            location.check_writable()
             needed[nearest_folder(location.container)] += planned.bytes_left(kept)
     for folder, size in needed.items():
         free = shutil.disk_usage(folder).free

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.networks import forward_maps, torch_device
 from incasem_like.networks.description import ForwardMaps
@@ -42,31 +43,18 @@ SLABS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class TileMemory:
-    """The memory that a tile takes.
+    """The memory that a tile takes."""
 
-    Attributes:
-        feature_maps: Number of feature maps of the network's finest level.
-        channels: Number of input channels.
-        classes: Number of output channels.
-        tiles_ahead: Number of prefetched tiles, or parts of tiles.
-        forward: Memory at once when a tile is computed as a whole; None: the network runs in slabs along z.
-        whole: Whether tiles are nevertheless read and returned as a whole.
-        stride: Stride of the network along z.
-        lost: Planes of context along z, both sides together.
-        batch_size: Tiles that are computed together, where they are not run in slabs.
-        on_gpu: The network computes on a GPU, so that its memory is not the host's.
-    """
-
-    feature_maps: int
-    channels: int
-    classes: int
-    tiles_ahead: int
-    forward: ForwardMaps | None
-    whole: bool
-    stride: int
-    lost: int
-    batch_size: int = 1
-    on_gpu: bool = False
+    feature_maps: int  # of the network's finest level
+    channels: int  # of the input
+    classes: int  # channels of the output
+    tiles_ahead: int  # prefetched tiles, or parts of tiles
+    forward: ForwardMaps | None  # memory at once when a tile is computed as a whole; None: in slabs along z
+    whole: bool  # tiles are nevertheless read and returned as a whole
+    stride: int  # along z
+    lost: int  # planes of context along z, both sides together
+    batch_size: int = 1  # tiles that are computed together, where they are not run in slabs
+    on_gpu: bool = False  # the network's memory is not the host's
 
     def bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes for tiles of the given edges, which may be arrays."""
@@ -126,12 +114,12 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     """
     if device.type == "cuda":
         return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
-    groups = (None,) if workers is None else workers.groups
-    here = sum(group.number for group in groups if group is not None and group.launcher == "local")
+    groups = (WorkerGroup(),) if workers is None else workers.groups
+    here = sum(group.number for group in groups if group.launcher == "local")
     limits = [float(MOST_HOST_BYTES)]
     for group in groups:
-        if group is None or group.launcher == "local":
-            limits.append(SHARE_OF_MEMORY * available_host_memory() / max(1, here))
+        if group.launcher == "local":
+            limits.append(SHARE_OF_MEMORY * available_host_memory() / here)
         elif group.memory is not None:
             limits.append(float(group.memory - BYTES_OF_A_PROCESS))
     return min(limits)

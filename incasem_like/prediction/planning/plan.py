@@ -57,21 +57,13 @@ COMPARED_EDGE = 64
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """One of the networks that predict.
+    """One of the networks that predict."""
 
-    Attributes:
-        source: Its checkpoint and arithmetic; the precision is the one in use.
-        training: The configuration of its training run, with the folders of this machine.
-        module: The network with its weights, on its device, or on the CPU if that is not here.
-        precision: The comparison of the configured precision with fp32; None if there was nothing to check.
-        profile: What a worker measured; None if none was probed, or not yet.
-    """
-
-    source: NetworkSource
-    training: TrainingConfig
-    module: nn.Module
-    precision: PrecisionCheck | None = None
-    profile: DeviceProfile | None = None
+    source: NetworkSource  # the precision is the one in use
+    training: TrainingConfig  # of its training run, with the folders of this machine
+    module: nn.Module  # with its weights, on its device, or on the CPU if that is not here
+    precision: PrecisionCheck | None = None  # None if there was nothing to check
+    profile: DeviceProfile | None = None  # what a worker measured; None if none was probed, or not yet
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -92,23 +84,14 @@ class PlannedNetwork:
 
 @dataclass(frozen=True)
 class PredictionPlan:
-    """Everything that a prediction needs.
-
-    Attributes:
-        config: The configuration of the prediction.
-        data: The data configuration.
-        regions: Its entries, opened.
-        networks: One network, or several whose mean is predicted, in the order of the named training runs.
-        workers: The workers that predict; None for this process.
-        is_probed: Whether a worker measures speed and precision, since the networks compute on another machine.
-    """
+    """Everything that a prediction needs."""
 
     config: PredictionConfig
     data: DataConfig
-    regions: tuple[Region, ...]
-    networks: tuple[PlannedNetwork, ...]
-    workers: Workers | None = None
-    is_probed: bool = False
+    regions: tuple[Region, ...]  # the entries of ``data``, opened
+    networks: tuple[PlannedNetwork, ...]  # several whose mean is predicted in the order of the named training runs
+    workers: Workers | None = None  # None: this process predicts
+    is_probed: bool = False  # a worker measures speed and precision, since the networks compute on another machine
 
     @cached_property
     def lead(self) -> PlannedNetwork:
@@ -224,7 +207,7 @@ class PredictionPlan:
             else:
                 measured = measured_tiles(network.module, network.source, section, most_voxels)
             positions = variants_for(section.test_time_augmentation, self._geometry(network))
-            speeds.append(fitted(measured).times(len(positions)))
+            speeds += [fitted(measured)] * len(positions)
         return sum_of_speeds(speeds)
 
     def describe(self, region: Region, input_size: Sequence[int] | None = None) -> dict[str, Any]:
@@ -277,8 +260,8 @@ class PredictionPlan:
             for container, region in zip(containers, self.regions, strict=True)
         ]
 
-    def check_not_read(self, locations: Sequence[OutputLocation]) -> None:
-        """Raise InputError if a prediction would replace a volume of the data configuration."""
+    def check_outputs(self, locations: Sequence[OutputLocation]) -> None:
+        """Raise InputError if a prediction cannot be written, or would replace a volume of the data configuration."""
         groups = [Address(str(location.container), location.group) for location in locations]
         inputs = [address for region in self.regions for address in region.addresses]
         check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")
@@ -335,19 +318,12 @@ class PredictionPlan:
 
 @dataclass(frozen=True)
 class PlannedRegion:
-    """One region of a prediction.
+    """One region of a prediction and its output, with tiles and blocks."""
 
-    Attributes:
-        plan: The plan of the prediction, resolved.
-        region: The region.
-        location: Its output.
-        begun: What an earlier call did; None if it did not get that far.
-    """
-
-    plan: PredictionPlan
+    plan: PredictionPlan  # resolved
     region: Region
     location: OutputLocation
-    begun: Begun | None
+    begun: Begun | None  # what an earlier call did, if it got that far
 
     @classmethod
     def find(cls, plan: PredictionPlan, region: Region, location: OutputLocation, *, resumes: bool) -> PlannedRegion:

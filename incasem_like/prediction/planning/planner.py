@@ -35,25 +35,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Findings:
-    """What is found out before a prediction starts; each problem is raised at once, or collected for a dry run.
-
-    Attributes:
-        collects: Whether problems are collected.
-        workers: The workers that predict; None for this process.
-        knows_workers: Whether they are known: False if the workers file is wrong.
-        runs: The run store; None if predictions are not tracked, or it cannot be opened.
-        next_id: The id that a new run would get.
-        lines: Report for the user, problems included.
-        problems: All problems that would stop the prediction, a sentence each.
-    """
+    """What is found out before a prediction starts; each problem is raised at once, or collected for a dry run."""
 
     collects: bool = False
-    workers: Workers | None = None
-    knows_workers: bool = True
-    runs: RunStore | None = None
-    next_id: int = 1
-    lines: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    workers: Workers | None = None  # None: this process predicts
+    knows_workers: bool = True  # False if the workers file is wrong
+    runs: RunStore | None = None  # None if predictions are not tracked, or the store cannot be opened
+    next_id: int = 1  # of a new run
+    lines: list[str] = field(default_factory=list)  # the report for the user, problems included
+    problems: list[str] = field(default_factory=list)  # that would stop the prediction, a sentence each
 
     @classmethod
     def collected(cls, store: Callable[[], RunStore | None], workers_file: Path | None) -> Findings:
@@ -137,7 +127,17 @@ def plan_prediction(
         with found.collecting():
             is_probed = needs_probe(config, found.workers)
     if data is not None:
-        regions = _open_regions(found, config, trainings[0], data)
+        training = trainings[0]  # several agree in what follows
+        regions = open_regions(
+            data,
+            num_classes=training.data.num_classes,
+            # What reads predictions depends on their lengths in voxels, which are compared.
+            voxel_size=data.voxel_size if training.model.inputs else training.data.voxel_size,
+            need_labels=config.prediction.log_metrics,
+            downsample_factor=training.data.downsample_factor,
+            inputs=training.model.inputs or (),
+            collecting=found.collecting,
+        )
     for index, (record, training) in enumerate(zip(records, trainings, strict=True)):
         with found.collecting():
             _check_same_meaning(records[0].id, trainings[0], record.id, training)
@@ -194,38 +194,6 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
             "network, or correct the entry's voxel_size."
         )
     return data
-
-
-def _open_regions(
-    found: Findings, config: PredictionConfig, training: TrainingConfig, data: DataConfig
-) -> list[Region]:
-    """Open all entries together; if that fails, one by one, so that the problem of each is found."""
-
-    def opened(data: DataConfig, num_classes: int, need_labels: bool) -> list[Region]:
-        return open_regions(
-            data,
-            num_classes=num_classes,
-            # What reads predictions depends on their lengths in voxels, which are compared.
-            voxel_size=data.voxel_size if training.model.inputs else training.data.voxel_size,
-            need_labels=need_labels,
-            downsample_factor=training.data.downsample_factor,
-            inputs=training.model.inputs or (),
-        )
-
-    measured = config.prediction.log_metrics
-    try:
-        return opened(data, training.data.num_classes, measured)
-    except IncasemError as error:
-        of_all = error
-    regions: list[Region] = []
-    problems = len(found.problems)
-    for entry in data.entries:
-        with found.collecting():
-            classes = max(entry.labels.values(), default=0) + 1  # their number was checked above
-            regions += opened(data.model_copy(update={"entries": (entry,)}), classes, measured and classes > 1)
-    if len(found.problems) == problems:
-        found.add(of_all)
-    return regions
 
 
 def _check_tiles(plan: PredictionPlan) -> None:

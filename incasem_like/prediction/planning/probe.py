@@ -58,19 +58,11 @@ PLACES = (0.5, 0.2, 0.8)
 
 @dataclass(frozen=True)
 class PrecisionCheck:
-    """The result of the comparison.
+    """The result of the comparison on a tile of a region."""
 
-    Attributes:
-        asked: The configured precision.
-        used: The configured precision, or fp32 if that is not exact enough.
-        difference: Difference that 999 of 1000 values of the tile, in [0, 1], do not exceed; infinite with NaN or Inf.
-        tolerance: The largest allowed difference.
-        region: The region of the tile.
-    """
-
-    asked: str
-    used: str
-    difference: float
+    asked: str  # the configured precision
+    used: str  # it, or fp32 if it is not exact enough
+    difference: float  # that 999 of 1000 values, in [0, 1], do not exceed; infinite with NaN or Inf
     tolerance: float
     region: str
 
@@ -148,19 +140,12 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """What a worker measured about a network.
-
-    Attributes:
-        device: Name of its device.
-        memory: Bytes that a tile may take there, on a GPU that is otherwise free, or of the host's memory.
-        measured: For some tiles the voxels read, the voxels written and the seconds; empty if not requested.
-        precision: The comparison of the configured precision with fp32; None if there was nothing to check.
-    """
+    """What a worker measured about a network."""
 
     device: str
-    memory: float
-    measured: Measured
-    precision: PrecisionCheck | None
+    memory: float  # bytes that a tile may take there, on a GPU that is otherwise free, or of the host's memory
+    measured: Measured  # empty if not requested
+    precision: PrecisionCheck | None  # None if there was nothing to check
 
 
 ANSWER: TypeAdapter[DeviceProfile | str] = TypeAdapter(DeviceProfile | str)
@@ -168,13 +153,7 @@ ANSWER: TypeAdapter[DeviceProfile | str] = TypeAdapter(DeviceProfile | str)
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What a worker is to measure.
-
-    Attributes:
-        networks: The networks.
-        section: The configuration's section ``prediction``.
-        regions: The regions to predict.
-    """
+    """What a worker is to measure: networks, with the configuration's section ``prediction`` and its regions."""
 
     networks: tuple[NetworkSource, ...]
     section: PredictionSection

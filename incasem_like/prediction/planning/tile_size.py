@@ -47,17 +47,10 @@ AS_GOOD = 1.001
 
 @dataclass(frozen=True)
 class TileSpeed:
-    """The time a tile takes.
+    """The seconds that a tile takes; where they were not ``measured``, only the proportions are meaningful."""
 
-    Attributes:
-        per_input: Seconds per voxel read; the encoder's work is proportional to the input.
-        per_output: Seconds per voxel written; the decoder's work is proportional to the output.
-        per_tile: Further seconds per tile.
-        measured: Whether it was measured on this machine; otherwise only the proportions are meaningful.
-    """
-
-    per_input: float
-    per_output: float
+    per_input: float  # per voxel read: the encoder's work is proportional to the input
+    per_output: float  # per voxel written: the decoder's work is proportional to the output
     per_tile: float = 0.0
     measured: bool = True
 
@@ -65,16 +58,12 @@ class TileSpeed:
         """Return the time for a number of tiles that read and write the given numbers of voxels in all."""
         return np.asarray(self.per_input * read + self.per_output * written + self.per_tile * tiles)
 
-    def times(self, count: int) -> TileSpeed:
-        """Return the speed if every tile is predicted ``count`` times."""
-        return sum_of_speeds([self] * count)
-
 
 def sum_of_speeds(speeds: Sequence[TileSpeed]) -> TileSpeed:
     """Return the speed if every tile is predicted at all of these, one after the other."""
-    per_input, per_output = sum(speed.per_input for speed in speeds), sum(speed.per_output for speed in speeds)
-    per_tile, measured = sum(speed.per_tile for speed in speeds), all(speed.measured for speed in speeds)
-    return TileSpeed(per_input, per_output, per_tile, measured)
+    parts = zip(*((one.per_input, one.per_output, one.per_tile) for one in speeds), strict=True)
+    read, written, tiles = (sum(values) for values in parts)
+    return TileSpeed(read, written, tiles, measured=all(one.measured for one in speeds))
 
 
 # The proportions of incasem's U-Net: products per voxel of input and output.
@@ -83,21 +72,13 @@ UNMEASURED = TileSpeed(per_input=1.0, per_output=3.0, measured=False)
 
 @dataclass(frozen=True)
 class TileChoice:
-    """A tile size and its costs.
-
-    Attributes:
-        input_size: Voxels z, y, x.
-        tiles: Number of tiles of the region.
-        read: Voxels that they read in all.
-        bytes: Estimated memory of one tile where the network computes.
-        host_bytes: Additional memory of one tile on the host.
-    """
+    """A tile size, in voxels z, y, x, and its costs."""
 
     input_size: tuple[int, ...]
-    tiles: int
-    read: int
-    bytes: int
-    host_bytes: int = 0
+    tiles: int  # of the region
+    read: int  # voxels, by all tiles
+    bytes: int  # estimated memory of one tile where the network computes
+    host_bytes: int = 0  # in addition on the host
 
     def seconds(self, speed: TileSpeed, written: int) -> float:
         """Estimate the time that all tiles take, one after the other."""
@@ -120,11 +101,9 @@ def choose_input_size(
 
     Args:
         geometry: The network's.
-        roi: The region, in absolute voxels.
-        origin: Where the raw volume begins, in absolute voxels.
-        memory: The memory that tiles take.
+        roi, origin: The region, and where the raw volume begins, in absolute voxels.
+        memory, speed: What tiles take.
         limit: Bytes that a tile may take.
-        speed: The time that tiles take.
         workers: Number of workers that predict in parallel.
     """
     axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]

@@ -17,7 +17,6 @@ from incasem_like.prediction.experiment import (
     Observing,
     Request,
     TileObserver,
-    check_begun_alike,
     predict_regions,
     record_plan,
 )
@@ -35,25 +34,17 @@ from incasem_like.volumes.provenance import command_line
 TOOL = "predict_multiple.py"
 COMMAND = "predict_multiple"
 KEY = "series"
-ANEW = "add --new to start another run"
 Draw = Callable[[Mapping[int, Mapping[str, float]], Sequence[str], tuple[str, int] | None], bytes]
 
 
 @dataclass(frozen=True)
 class FinishedSeries:
-    """The results of a series, or of its part that is finished.
+    """The results of a series, or of its part that is finished."""
 
-    Attributes:
-        run_id: Id of its run; 0 if it is not tracked.
-        plan: The plan of the series.
-        entries: The results of each checkpoint, by iteration.
-        predicted: Number of them that were predicted by this call.
-    """
-
-    run_id: int
+    run_id: int  # 0 if it is not tracked
     plan: SeriesPlan
-    entries: tuple[Entry, ...] = ()
-    predicted: int = 0
+    entries: tuple[Entry, ...] = ()  # by iteration
+    predicted: int = 0  # of them by this call
 
     @property
     def last_iteration(self) -> int:
@@ -131,8 +122,7 @@ def predict_series(
         IncasemError: Blocks failed.
     """
     series = plan_series(config, training, workers)
-    for location in series.plan.locations(0):
-        location.check_writable()
+    series.plan.check_outputs(series.plan.locations(0))
     runs = store()
     earlier = None if anew or runs is None else find_earlier(runs, series)
     if earlier is not None and options.get("run_id") not in (None, earlier.run_id):
@@ -140,10 +130,7 @@ def predict_series(
     remaining = series.remaining(earlier.entries if earlier is not None else ())
     if earlier is not None and not remaining:
         return earlier
-    _check_begun_alike(series, earlier, remaining)
-    if series.plan.is_probed:  # it may wait in a queue
-        series = series.profiled(remaining)
-        _check_begun_alike(series, earlier, remaining)
+    series = series.profiled(remaining)
     if earlier is not None:
         options["run_id"] = None
 
@@ -180,11 +167,9 @@ def _begin(run: Run, finished: FinishedSeries, *, anew: bool) -> None:
     """Record the plan of a series in its run.
 
     Raises:
-        InputError: The outputs are occupied by another run's predictions, or an earlier prediction is an input.
+        InputError: The outputs are occupied by another run's predictions.
     """
     series = finished.plan
-    for entry in finished.entries:
-        series.plan.check_not_read(series.locations(run.id, entry.iteration))
     for folder in series.folders(run.id, 0) if anew else ():
         if folder.parent.exists():
             refuse_foreign_prediction(folder.parent)
@@ -210,14 +195,6 @@ def _save(run: Run, finished: FinishedSeries, draw: Draw | None = None) -> None:
         if entry not in kept:
             for folder in series.folders(run.id, entry.iteration):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_begun_alike(
-    series: SeriesPlan, earlier: FinishedSeries | None, remaining: Sequence[ChosenCheckpoint]
-) -> None:
-    if earlier is not None:
-        locations = series.locations(earlier.run_id, remaining[0].iteration or 0)
-        check_begun_alike(series.plan_of(remaining[0]), locations, ANEW)
 
 
 def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, request: Request) -> Entry:
@@ -263,13 +240,12 @@ def examine_series(
         first, keep = remaining[0], series.config.series.keep
         locations = series.locations(found.next_id if earlier is None else earlier.run_id, first.iteration or 0)
         plan = series.profiled([first], probe=False).plan_of(first)
-        begun = earlier is not None and check_begun_alike(plan, locations, ANEW)
-        measured = f"measured by {series.metric}" if series.measures else "not measured, since no entry names labels"
+        measured = f"measured by {series.metric}" if series.metric else "not measured, since no entry names labels"
         kept = {"all": "all stay on disk", "best": "the best stays on disk", "none": "none stays on disk"}[keep]
         found.lines.append(f"Each is {measured}; {kept}. The following is for iteration {first.iteration}.")
         report_networks(found, plan)
         on_disk = {"all": len(remaining), "best": min(2, len(remaining)), "none": 1}[keep]
-        report_regions(found, plan, locations, resumes=begun, times=len(remaining), kept=on_disk)
+        report_regions(found, plan, locations, resumes=earlier is not None, times=len(remaining), kept=on_disk)
     return found
 
 

@@ -34,49 +34,26 @@ log = logging.getLogger("incasem_like.prediction")
 
 @dataclass(frozen=True)
 class Entry:
-    """The results of one checkpoint.
-
-    Attributes:
-        iteration: Its number of updates.
-        sha256: SHA-256 of its file.
-        checkpoint: Path of its file.
-        scores: The defined scores by name: of each region, and their means.
-        voxels: Number of predicted voxels.
-        seconds: Time that the prediction took.
-        problem: Why the prediction failed, or empty.
-    """
+    """The results of one checkpoint, as they are recorded in the run."""
 
     iteration: int
     sha256: str
     checkpoint: str
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)  # the defined ones of each region, and their means
     voxels: int = 0
     seconds: float = 0.0
-    problem: str = ""
+    problem: str = ""  # why the prediction failed
 
 
 @dataclass(frozen=True)
 class SeriesPlan:
-    """Everything that a series of predictions needs.
+    """Everything that a series of predictions needs."""
 
-    Attributes:
-        config: The configuration, ``log_metrics`` as it is carried out.
-        plan: The plan of the first checkpoint, not resolved.
-        checkpoints: All of them, by iteration.
-        metric: The metric that decides on the best; None if nothing is measured.
-        profiles: The findings of a worker about checkpoints, by their hash, if one is asked.
-    """
-
-    config: SeriesConfig
-    plan: PredictionPlan
-    checkpoints: tuple[ChosenCheckpoint, ...]
-    metric: str | None
-    profiles: Mapping[str, DeviceProfile | None] = field(default_factory=dict)
-
-    @property
-    def measures(self) -> bool:
-        """Whether there are labels to measure with."""
-        return self.metric is not None
+    config: SeriesConfig  # ``log_metrics`` as it is carried out
+    plan: PredictionPlan  # of the first checkpoint, not resolved
+    checkpoints: tuple[ChosenCheckpoint, ...]  # all of them, by iteration
+    metric: str | None  # decides on the best; None if nothing is measured
+    profiles: Mapping[str, DeviceProfile | None] = field(default_factory=dict)  # by the hash of the checkpoint
 
     @property
     def region_names(self) -> list[str]:
@@ -146,13 +123,7 @@ def plan_series(
     *,
     found: Findings | None = None,
 ) -> SeriesPlan:
-    """Find and check everything that a series needs.
-
-    Args:
-        config: The configuration.
-        record: The training run.
-        workers: The workers that predict; None for this process.
-        found: As for ``plan_prediction``.
+    """Find and check everything that a series with the checkpoints of a training run needs; see ``plan_prediction``.
 
     Raises:
         ConfigError: As ``plan_prediction``; or the series would leave no result, or the metric does not exist.
