@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.disk import whole_folder
-from incasem_like.errors import InputError
+from incasem_like.errors import DataError, InputError
 from incasem_like.volumes import Volume, make_provenance
 from incasem_like.volumes.chunk_files import digest
 
@@ -69,6 +69,15 @@ class ResultFolder:
         """The hidden folder beside it where blocks leave their parts until all are done."""
         identity = self._identity(make_provenance(self.tool, self.parameters, self.inputs))
         return self.path.with_name(f".{self.path.name}-{digest(identity)[:10]}")
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Remove the parts if the volumes are refused; those of an interrupted call remain, for the next to resume."""
+        try:
+            yield
+        except DataError:
+            shutil.rmtree(self.parts, ignore_errors=True)
+            raise
 
     @contextmanager
     def fill(self, run_id: int | None) -> Iterator[Path]:

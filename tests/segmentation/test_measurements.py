@@ -210,4 +210,7 @@ def test_volumes_that_do_not_fit_are_refused(write, tmp_path):
         )
     with pytest.raises(InputError, match="is inside of"):
         measure_as_run(Measurement(segmentation=labels, output=str(tmp_path / "cell.zarr/out")), store=None)
-    assert not (tmp_path / "out").exists()
+    negative = write(cells(1).astype(np.int32) - 5)
+    with pytest.raises(DataError, match="holds the label -"):  # seen only when blocks are read
+        measure_as_run(Measurement(segmentation=negative, output=str(tmp_path / "out")), store=None)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]  # nor parts of blocks, which are hidden
