@@ -103,9 +103,9 @@ def split_regions(
     for name in names:
         if not name or "/" in name:
             raise InputError(f"A region is named {name!r}, but its examples are named after it: leave out slashes.")
-        for other in names:
-            if other.startswith(name) and other[len(name) :].isdecimal():
-                raise InputError(f"The examples of {name} and {other} could get the same names: give other --names.")
+        for longer in names:
+            if longer.startswith(name) and longer[len(name) :].isdecimal():
+                raise InputError(f"The examples of {name} and {longer} could get the same names: give other --names.")
     if len(set(names)) < len(names):
         raise InputError(f"Several regions are named {max(names, key=names.count)}: give different --names.")
     if isinstance(validation, float | int):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from incasem_like.blockwise.done_log import only_writer
 from incasem_like.disk import whole_folder
 from incasem_like.errors import DataError, InputError
 from incasem_like.volumes import Volume, make_provenance
@@ -72,12 +73,17 @@ class ResultFolder:
 
     @contextmanager
     def making(self) -> Iterator[None]:
-        """Remove the parts if the volumes are refused; those of an interrupted call remain, for the next to resume."""
-        try:
-            yield
-        except DataError:
-            shutil.rmtree(self.parts, ignore_errors=True)
-            raise
+        """Claim the parts, and remove them if the input is refused; an interrupted call leaves them to resume.
+
+        Raises:
+            InputError: Another process makes the same.
+        """
+        with only_writer(self.parts / "claim"):
+            try:
+                yield
+            except (DataError, InputError):
+                shutil.rmtree(self.parts, ignore_errors=True)
+                raise
 
     @contextmanager
     def fill(self, run_id: int | None) -> Iterator[Path]:

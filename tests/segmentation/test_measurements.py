@@ -194,6 +194,8 @@ def test_tables_are_not_made_twice_and_not_replaced_unasked(write, tmp_path):
     with pytest.raises(InputError, match="add --overwrite to replace it"), two.fill(None):
         finished.rename(one.path)  # by another job, which ends first
     assert one.is_finished()
+    with one.making(), pytest.raises(InputError, match="Another process is writing"), one.making():
+        pass
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="holds no result of this script"):
         measure_as_run(Measurement(segmentation=labels, output=str(tmp_path / "mine")), store=None, overwrite=True)
