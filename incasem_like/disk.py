@@ -35,16 +35,18 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-def check_output_file(path: Path) -> None:
+def check_output_file(path: Path, *, overwrite: bool = True) -> None:
     """Check, before long work, that a file can be written at a path.
 
     Raises:
-        InputError: A folder is there, or the folder to write it in does not exist.
+        InputError: A folder is there, or the folder to write it in does not exist; or, without ``overwrite``, a file.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file to write.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} for {path.name} does not exist: create it, or name another file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already: add --overwrite to replace it, or choose another name.")
     check_writable(path, "name another file")
 
 

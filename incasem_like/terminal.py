@@ -6,6 +6,7 @@ import argparse
 import difflib
 import errno
 import logging
+import math
 import os
 import shlex
 import sys
@@ -67,7 +68,16 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     parser.error = error  # type: ignore[method-assign]
+    parser.register("type", float, _finite)
     return parser
+
+
+def _finite(text: str) -> float:
+    """Parse the value of a flag of type float; NaN and Inf satisfy or break comparisons silently."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
 
 
 def add_worker_flags(parser: argparse.ArgumentParser, *, short: bool = True) -> None:

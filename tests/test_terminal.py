@@ -99,6 +99,17 @@ def test_a_number_below_the_least_one_is_refused_by_the_parser(value, capsys):
     assert f"{value} is not a whole number of at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+def test_a_flag_that_is_a_number_is_finite(value, capsys):
+    parser = terminal.script_parser("Measure.")
+    parser.add_argument("--limits", nargs=2, type=float)
+    assert parser.parse_args(["--limits", "-1", "2.5e3"]).limits == [-1, 2500]
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--limits", "1", value])
+    assert stopped.value.code == 2
+    assert f"{value} is not a finite number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3.2, "3 s"), (200, "3 min 20 s"), (18120, "5 h 2 min"), (float("inf"), "unknown time")]
 )

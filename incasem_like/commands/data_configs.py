@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from incasem_like.config import load_data_config
+from incasem_like.config.data_config import parse_data_config
 from incasem_like.config.locations import default_data_directory
 from incasem_like.config.voxel_size import same_voxel_size
-from incasem_like.disk import write_whole
+from incasem_like.disk import check_output_file, write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.components import find_parts
 from incasem_like.samples.opening import open_regions
@@ -66,7 +67,13 @@ class Datasets:
     metric_masks: Sequence[str] = ()
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the JSON that name datasets."""
+        """Return the fields of the JSON that name datasets.
+
+        Raises:
+            InputError: Two classes have the same labels.
+        """
+        if len(set(self.labels)) < len(self.labels):
+            raise InputError(f"--labels names {max(self.labels, key=self.labels.count)} twice: name each once.")
         named: dict[str, Any] = {"raw": self.raw}
         if self.labels:
             named["labels"] = {dataset: number for number, dataset in enumerate(self.labels, 1)}
@@ -171,20 +178,29 @@ def _labelled_share(labels: Sequence[Volume], roi: Roi) -> float:
     return float(found / roi.size)
 
 
-def write_data_config(path: Path, entries: Sequence[Entry], overwrite: bool) -> None:
-    """Write a data configuration and check it as a training would.
+def write_data_configs(files: Sequence[tuple[Path, Sequence[Entry]]], overwrite: bool) -> None:
+    """Check data configurations as a training does, then write them.
+
+    Args:
+        files: Path and entries of each.
+        overwrite: Replace existing files.
 
     Raises:
-        InputError: The file exists, without ``overwrite``, or two entries have the same name.
-        ConfigError, DataError: The entries contradict each other.
+        InputError: A file exists, without ``overwrite``, or is named twice, or two entries have the same name.
+        ConfigError: The entries contradict each other.
     """
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already: add --overwrite to replace it, or choose another name.")
-    names = [entry.name for entry in entries]
-    if len(set(names)) < len(names):
-        raise InputError(f"Several containers are named {max(names, key=names.count)}: entries need different names.")
-    text = json.dumps({entry.name: entry.document() for entry in entries}, indent=4) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
+    texts: dict[Path, str] = {}
+    for path, entries in files:
+        check_output_file(path, overwrite=overwrite)
+        names = [entry.name for entry in entries]
+        if len(set(names)) < len(names):
+            raise InputError(f"Several containers are named {max(names, key=names.count)}: use different names.")
+        if path.resolve() in texts:
+            raise InputError(f"{path} would hold both training and validation: name another --validation_output.")
+        text = json.dumps({entry.name: entry.document() for entry in entries}, indent=4) + "\n"
+        texts[parse_data_config(text, path.absolute()).path.resolve()] = text
+    for path, text in texts.items():
+        write_whole(path, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

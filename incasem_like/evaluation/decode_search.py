@@ -15,7 +15,6 @@ from incasem_like.disk import only_writer
 from incasem_like.errors import ConfigError, DataError, InputError
 from incasem_like.evaluation.evaluate import covered_roi
 from incasem_like.evaluation.instance_run import (
-    ROI_ADVICE,
     VOXELS_AT_ONCE,
     counting_task,
     note_parents,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.uint64]
 SHARED = ("method", "input", "min_size", "max_size")
 KEPT_ATTRIBUTES = ("offsets", "scale", "target")
+BLOCK_ADVICE = "move the --block, or reduce it to the common part {common}."
 CURVES = ("voi", "voi_split", "voi_merge", "adapted_rand_error", "f1")
 
 
@@ -112,13 +112,13 @@ def validation_blocks(
     reference = open_volume(f"{prediction.address}@c=0") if prediction.axes == "czyx" else prediction
     check_same_voxels(labels, reference)
     check_label_dtype(labels)
-    whole = covered_roi(labels, reference, reference.roi, True, ROI_ADVICE)
+    whole = covered_roi(labels, reference, reference.roi, True)
     blocks = []
     for roi in rois or [whole]:
         if min(roi.shape) < 1:
             raise InputError(f"--block has the shape {list(roi.shape)}: give three numbers of voxels above 0.")
         for volume in (reference, labels):
-            covered_roi(volume, reference, roi, False, ROI_ADVICE)
+            covered_roi(volume, reference, roi, False, BLOCK_ADVICE)
         found = check_seen(reference, [labels], roi, open_store, "score")
         if "trained" in found.shares and seen == "refuse":
             raise InputError(

@@ -30,7 +30,7 @@ from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Roi, Volume, check_outputs, describe_roi, open_volume, parse_address
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.chunk_files import digest
-from incasem_like.volumes.parts import aligned_parts, grown_block
+from incasem_like.volumes.parts import aligned_parts, grown_block, shuffled_parts
 from incasem_like.volumes.provenance import make_provenance
 from incasem_like.volumes.values import check_label_dtype, check_labels, inside, probability_scale
 
@@ -208,6 +208,12 @@ class Comparison:
     def inputs(self) -> list[Volume]:
         """The volumes that are read."""
         return [self.prediction, self.segmentation, *self.masks]
+
+    def any_counted(self) -> bool:
+        """Return whether any voxel counts: has an object, where only those do, and is inside the mask."""
+        parts = shuffled_parts(self.segmentation, self.prediction.roi, VOXELS_AT_ONCE)
+        objects_only = self.recomputed.objects_only
+        return any(_counted(self.segmentation.read(part), self.masks, part, objects_only).any() for part in parts)
 
     def output(self, name: str, parameters: Mapping[str, Any], run_id: int | None, overwrite: bool) -> Volume:
         """Create or reopen an output of bytes."""
@@ -409,8 +415,11 @@ def self_consistency_as_run(
 
     Raises:
         InputError: An output was made with other options, and ``overwrite`` is False; or another process is writing.
+        DataError: No voxel counts, or as ``SelfConsistency.comparisons``.
     """
     comparisons = request.comparisons()
+    if not any(comparison.any_counted() for comparison in comparisons):
+        raise DataError("No voxel of the segmentations counts: they are empty, or the mask is 0 everywhere.")
 
     def measure(run: Run) -> dict[str, Any]:
         volumes = {str(volume.address): volume for comparison in comparisons for volume in comparison.inputs}
@@ -424,8 +433,6 @@ def self_consistency_as_run(
             scores[str(comparison.segmentation.address)] = found
             for name in ("error", "objects", "excluded_objects"):
                 run.log_scalar(name, found[name], step)
-        if not any(found["voxels"] for found in scores.values()):
-            raise DataError("No voxel of the segmentations counts: they are empty, or the mask is 0 everywhere.")
         best = min(scores, key=lambda address: scores[address]["error"] if scores[address]["objects"] else np.inf)
         outputs = {address: f"{found['group']}/{ERROR_MAP}" for address, found in scores.items()}
         return {"scores": scores, "best": best, "outputs": outputs, "run_id": run.id}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from incasem_like.blockwise import Block, WorkItem
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError
 from incasem_like.formatting.clahe import GreyScale, interpolate, tables_round, tile_grid, tile_table
-from incasem_like.formatting.workers import Workers
+from incasem_like.processes import process_pool
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
 from incasem_like.volumes.parts import aligned_parts, grown_block
 
 Triple = tuple[int, int, int]
+LevelRanges = Callable[["list[Box]"], Iterator[tuple[float, float]]]
 LEAST_BLOCK = 2**21  # voxels
 GROUP_SIDE = 256  # voxels: small tiles are grouped to about this side length, so that chunks are decoded rarely
 VOXELS_AT_ONCE = 2**23
@@ -195,7 +198,7 @@ def _tables_of_group(work: Equalization, group: Box) -> tuple[npt.NDArray[np.uin
     return tables, edges
 
 
-def result_range(work: Equalization, workers: Workers, path: Path, edges: npt.NDArray[Any]) -> tuple[float, float]:
+def result_range(work: Equalization, path: Path, edges: npt.NDArray[Any], num_workers: int) -> tuple[float, float]:
     """Return the exact minimum and maximum grey level of the whole equalised volume.
 
     A voxel's level is bounded by the levels of its bin in the tables around its tile, and tables are monotone: a tile
@@ -204,12 +207,15 @@ def result_range(work: Equalization, workers: Workers, path: Path, edges: npt.ND
 
     Args:
         work: The volume and its parameters.
-        workers: Worker processes.
         path: File of the tables.
         edges: Lowest and highest bin in each tile.
+        num_workers: Number of processes; 1 is the current one.
     """
-    low = _best(work, workers, path, _bounds(path, edges[..., 0], np.minimum), sign=1)
-    high = _best(work, workers, path, _bounds(path, edges[..., 1], np.maximum), sign=-1)
+    at_once = 4 * num_workers
+    with process_pool(num_workers) if num_workers > 1 else nullcontext() as pool:
+        ranges = partial(_level_ranges, pool, work, str(path))
+        low = _best(work, ranges, _bounds(path, edges[..., 0], np.minimum), at_once, sign=1)
+        high = _best(work, ranges, _bounds(path, edges[..., 1], np.maximum), at_once, sign=-1)
     return low, high
 
 
@@ -225,16 +231,15 @@ def _bounds(path: Path, bins: npt.NDArray[Any], extreme: np.ufunc) -> npt.NDArra
     return bounds
 
 
-def _best(work: Equalization, workers: Workers, path: Path, bounds: npt.NDArray[np.int64], sign: int) -> float:
+def _best(work: Equalization, ranges: LevelRanges, bounds: npt.NDArray[np.int64], at_once: int, sign: int) -> float:
     """Search tiles from the best bound on until no remaining one can be better; ``sign`` -1 finds the maximum."""
     signed = sign * bounds.ravel()
     order = np.argsort(signed, kind="stable")
     best, at = np.inf, 0
     while at < len(order) and signed[order[at]] < best:
-        tiles = [np.unravel_index(int(index), bounds.shape) for index in order[at : at + 4 * workers.count]]
+        tiles = [np.unravel_index(int(index), bounds.shape) for index in order[at : at + at_once]]
         boxes = [_tile_box(work, tuple(int(i) for i in tile)) for tile in tiles]
-        found = workers.map(_level_range, None, [work] * len(boxes), [str(path)] * len(boxes), boxes)
-        best = min(best, *(pair[0] if sign > 0 else -pair[1] for pair in found))
+        best = min(best, *(low if sign > 0 else -high for low, high in ranges(boxes)))
         at += len(tiles)
     return float(sign * best)
 
@@ -250,6 +255,13 @@ def levels_of(work: Equalization, path: str, box: Box) -> npt.NDArray[np.float32
     """Return the grey levels, 0 to 16383, of a box within the volume."""
     binned = work.scale.bin_of(read_box(work.address, box))
     return interpolate(binned, box.begin, tables_round(_tables(path), box.begin, box.shape, work.kernel), work.kernel)
+
+
+def _level_ranges(
+    pool: Executor | None, work: Equalization, path: str, boxes: list[Box]
+) -> Iterator[tuple[float, float]]:
+    measure = partial(_level_range, work, path)
+    return map(measure, boxes) if pool is None else pool.map(measure, boxes)
 
 
 def _level_range(work: Equalization, path: str, box: Box) -> tuple[float, float]:

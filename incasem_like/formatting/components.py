@@ -134,6 +134,8 @@ def label_equal(values: Array) -> Ids:
     """Label the connected parts of equal values, 0 included, from 0; the same for the same array."""
     from skimage.measure import label
 
+    if (values == values.flat[0]).all():  # most blocks of a sparse volume
+        return np.zeros(values.shape, np.int64)
     return np.asarray(label(values.astype(np.int64), background=-1, connectivity=1), np.int64) - 1
 
 

@@ -139,7 +139,7 @@ def parse_classes(texts: Sequence[str]) -> list[ClassOfIds]:
     """Parse ``mito=3,4:4``: name, ids and, after a colon, the width of the zone; a name alone is a class of COSEM.
 
     Raises:
-        InputError: A text has another form.
+        InputError: A text has another form, or a name is given twice.
 
     Example:
         >>> parse_classes(["er", "mito=3,4:1"])
@@ -156,6 +156,9 @@ def parse_classes(texts: Sequence[str]) -> list[ClassOfIds]:
             raise InputError(
                 f"--classes {text} does not name a class: write NAME=ID,ID:ZONE, or one of {', '.join(COSEM)}."
             )
+    names = [one.name for one in found]
+    if len(set(names)) < len(names):
+        raise InputError(f"--classes names {max(names, key=names.count)} twice: give each class another name.")
     return found
 
 
@@ -190,12 +193,16 @@ def import_crops(
     if not names:
         raise DataError(f"{source} has no dataset that matches {pattern}: name another --pattern.")
     volume = open_volume(container, raw)
-    configs: dict[str, dict[str, dict[str, Any]]] = {one.name: {} for one in classes}
-    for name in names:
-        crop_name = next((part for part in PurePosixPath(name).parts if "crop" in part), PurePosixPath(name).stem)
-        roi = open_volume(source, name).roi
+    rois = {name: open_volume(source, name).roi for name in names}
+    for name, roi in rois.items():
         if not volume.roi.contains(roi):
-            raise DataError(f"{source}/{name} covers {roi}, but {volume.address} has {volume.roi}: check its offset.")
+            raise DataError(
+                f"{source}/{name} covers {describe_roi(roi)}, but {volume.address} has {describe_roi(volume.roi)}: "
+                "check its offset."
+            )
+    configs: dict[str, dict[str, dict[str, Any]]] = {one.name: {} for one in classes}
+    for name, roi in rois.items():
+        crop_name = next((part for part in PurePosixPath(name).parts if "crop" in part), PurePosixPath(name).stem)
         for one in classes:
             labels = f"volumes/labels/{one.name}/{crop_name}"
             mask = f"volumes/metric_masks/{one.name}/{crop_name}"

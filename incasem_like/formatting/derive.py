@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
 from incasem_like.blockwise.workers_file import Workers, given_workers
+from incasem_like.errors import InputError
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written
 from incasem_like.volumes import Roi, Volume, check_outputs, make_provenance, open_volume, parse_address
@@ -26,6 +27,7 @@ from incasem_like.volumes.volume import Outside
 
 Array = npt.NDArray[Any]
 VOXELS_AT_ONCE = 1 << 22
+MOST_CONTEXT = 256  # voxels on each side of a block, of which a worker holds as many again
 
 
 @dataclass(frozen=True)
@@ -225,12 +227,18 @@ def derive(derivation: Derivation, plan: Callable[..., Operation], /, **options:
 
     Raises:
         DataError: The source is missing, or its values do not suit the operation.
-        InputError: The output exists with other parameters, or is the source itself.
+        InputError: The output exists with other parameters, or is the source itself; or the operation needs more than
+            ``MOST_CONTEXT`` voxels around each block.
     """
     source = derivation.open_source(channels=True)
     planned = plan(source, derivation, **options)
     if not planned.channels:
         source.require_zyx()
+    if max(planned.context) > MOST_CONTEXT:
+        raise InputError(
+            f"{planned.name.replace('_', ' ')} would read {max(planned.context)} voxels around each block, more than "
+            f"{MOST_CONTEXT}: give a smaller number, or downsample the volume first."
+        )
     if planned.labels:
         check_label_dtype(source)
         first = shuffled_parts(source, source.roi, VOXELS_AT_ONCE)[0]  # before an output is created

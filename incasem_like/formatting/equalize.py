@@ -25,7 +25,6 @@ from incasem_like.formatting.clahe_tables import (
     value_range,
 )
 from incasem_like.formatting.derive import DatasetWritten, Derivation
-from incasem_like.formatting.workers import Workers
 from incasem_like.volumes import Volume
 
 
@@ -101,8 +100,7 @@ def _measure(
     scale = GreyScale(source.dtype.name, low, high, parameters["bins"])
     work = Equalization(str(source.address), tuple(parameters["kernel_size"]), parameters["clip_limit"], scale)
     edges = make_tables(work, path, **workers)
-    with Workers(derivation.workers(source)) as pool:
-        level_low, level_high = result_range(work, pool, path, edges)
+    level_low, level_high = result_range(work, path, edges, derivation.workers(source))
     partial = ranges.with_suffix(".partial")
     partial.write_text(json.dumps({"values": [low, high], "levels": [level_low, level_high]}))
     partial.replace(ranges)

@@ -79,6 +79,8 @@ def smooth_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.
     seen = block.read_roi.intersect(source.roi)
     values = source.read(seen)
     found = (values > parameters["minimum"]) & (values < parameters["maximum"])
+    if found.all() or not found.any():  # the steps below change nothing
+        return np.full(block.write_roi.shape, found.flat[0], np.uint8)
     # What lies beyond the volume counts as foreground for an erosion and as background for a dilation. The same is
     # wrong at the other sides of what is read here, but the error ends within the context.
     for shrink, radius in ((True, OPENING), (False, OPENING), (False, CLOSING), (True, CLOSING)):

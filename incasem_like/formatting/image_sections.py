@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting.section_file import Pixels, ReadOptions, SectionFile
+from incasem_like.formatting.section_file import Pixels, ReadOptions, SectionFile, open_with_pillow, unreadable
 
 # How Pillow names what it decodes: data type, bits and colours; its "I" is a PNG of 16 bits in older versions.
 MODES = {"1": ("uint8", 1, 1), "L": ("uint8", 8, 1), "I;16": ("uint16", 16, 1), "I": ("uint16", 16, 1)}
@@ -34,11 +33,11 @@ class ImageSection(SectionFile):
         """Yield the section, see ``SectionFile.read``."""
         for _ in pages:
             try:
-                with _opened(self.path) as image:
+                with open_with_pillow(self.path, "PNG", "JPEG") as image:
                     coloured = self.pixels.colours > 1
                     values = np.asarray(image.convert("RGB") if coloured else image)
             except Exception as error:  # Pillow's decoders raise many
-                raise DataError(_unreadable(self.path, error)) from error
+                raise DataError(unreadable(self.path, "PNG or JPEG", error)) from error
             yield (values[..., 0] if values.ndim == 3 and not coloured else values).astype(self.pixels.dtype)
 
 
@@ -57,12 +56,12 @@ def inspect_image(path: Path, options: ReadOptions, tried: set[int]) -> ImageSec
     if options.channel or options.time:
         raise InputError(f"{path} has one channel and time point: leave out --channel and --time.")
     try:
-        with _opened(str(path)) as image:
+        with open_with_pillow(str(path), "PNG", "JPEG") as image:
             mode, size, kind = image.mode, image.size, str(image.format)
     except PermissionError:
         raise
     except Exception as error:
-        raise DataError(_unreadable(str(path), error)) from error
+        raise DataError(unreadable(str(path), "PNG or JPEG", error)) from error
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1024))
         if ENDS[kind] not in file.read():
@@ -79,13 +78,3 @@ def inspect_image(path: Path, options: ReadOptions, tried: set[int]) -> ImageSec
         raise DataError(f"{path} holds {mode} values: export it as grey values or RGB.")
     unknown = (None, None, None)
     return ImageSection(str(path), 1, size[::-1], pixels, 0, (), unknown, notes, options.apply_colour_map)
-
-
-def _opened(path: str) -> Image.Image:
-    Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are legitimate
-    return Image.open(path, formats=["PNG", "JPEG"])
-
-
-def _unreadable(path: str, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return f"{path} is truncated or not a readable PNG or JPEG ({reason}): copy or export it again."

@@ -16,7 +16,7 @@ from incasem_like.formatting.derive import DatasetWritten, Derivation, OfLabels,
 from incasem_like.volumes import Coordinate, Roi, Volume
 from incasem_like.volumes.values import check_label_dtype, check_labels
 
-BLOCK = (512, 512, 512)
+BLOCK = (256, 256, 256)  # a block is held three times over, in up to 64 bits
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.u
     source = block.inputs[0]
     values = source.read(block.write_roi)
     check_labels(values, str(source.address), block.write_roi.begin)
-    ids, counts = np.unique(values, return_counts=True)
-    rows = np.stack([ids.astype(np.uint64), counts.astype(np.uint64)], axis=1)[ids != 0]
     inside = values != 0
+    ids, counts = np.unique(values[inside], return_counts=True)  # background, most of many volumes, is not sorted
+    rows = np.stack([ids.astype(np.uint64), counts.astype(np.uint64)], axis=1)
     box = np.zeros((3, 2), np.uint64)
     first = block.write_roi.begin - source.roi.begin
     for axis in range(3) if len(rows) else ():

@@ -28,6 +28,7 @@ Sizes = Annotated[Sequence[float], 3]
 Method = Literal["auto", "mean", "mode"]
 
 VOXELS_AT_ONCE = 1 << 23
+MOST_ENLARGED = 4096  # voxels of one: beyond it, sizes are in another unit
 ON_ANY_GRID = tuple(name for name in MEANING if name != "offsets")  # those are numbers of voxels
 LABEL_NAMES = ("label", "mask", "segmentation", "object", "instance")
 
@@ -229,12 +230,17 @@ def resample(source: Volume, derivation: Derivation, *, voxel_size: Sizes, metho
         method: ``"mean"`` for intensities, ``"mode"`` for labels; ``"auto"`` as for ``downsample``.
 
     Raises:
-        InputError: A size is not positive.
+        InputError: A size is not positive, or a voxel would become more than ``MOST_ENLARGED``.
         DataError: The voxel size of the source is unknown.
     """
     if min(voxel_size) <= 0:
         raise InputError(f"--voxel_size is {list(voxel_size)}: give three numbers above 0, in nm.")
     ratios = [exact(new) / exact(old) for new, old in zip(voxel_size, source.require_voxel_size(), strict=True)]
+    if prod(map(float, ratios)) * MOST_ENLARGED < 1:
+        raise InputError(
+            f"--voxel_size {list(voxel_size)} nm would make more than {MOST_ENLARGED} voxels of each of "
+            f"{source.address}, whose size is {list(source.require_voxel_size())} nm: give larger ones."
+        )
     if all(ratio.denominator == 1 for ratio in ratios):
         return downsample(source, derivation, factors=[int(ratio) for ratio in ratios], method=method)
     extent = nanometres(source.spatial_shape, source.require_voxel_size())

@@ -5,13 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Origin = tuple[tuple[str, int], ...]
 VoxelSize = tuple[float | None, float | None, float | None]
 SECTION_AXES = {"Z": "section", "T": "time point", "C": "channel"}
+
+
+def open_with_pillow(path: str, *formats: str) -> Image.Image:
+    """Open an image of any size."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are legitimate
+    return Image.open(path, formats=formats)
+
+
+def unreadable(path: str, kind: str, error: Exception) -> str:
+    """Return the sentence on a file that a library cannot read."""
+    return f"{path} is truncated or not a readable {kind} ({reason_of(error)}): copy or export it again."
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error's text, or its class."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @dataclass(frozen=True)

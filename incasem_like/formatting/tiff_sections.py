@@ -16,7 +16,14 @@ import tifffile
 from PIL import Image
 
 from incasem_like.errors import DataError, IncasemError
-from incasem_like.formatting.section_file import Pixels, ReadOptions, SectionFile
+from incasem_like.formatting.section_file import (
+    Pixels,
+    ReadOptions,
+    SectionFile,
+    open_with_pillow,
+    reason_of,
+    unreadable,
+)
 from incasem_like.formatting.tiff_axes import Planes, find_planes, find_voxel_size, is_stack
 
 Array = npt.NDArray[Any]
@@ -67,7 +74,7 @@ class TiffSections(SectionFile):
                 try:
                     page = tiff.pages.get(self.ifds[index])
                     if _needs_pillow(page):
-                        image = image or opened.enter_context(_opened_with_pillow(self.path))
+                        image = image or opened.enter_context(open_with_pillow(self.path, "TIFF"))
                         section = _decode_with_pillow(image, page.index)
                     else:
                         layer, z = divmod(z, page.tiledepth if page.is_tiled and self.stack is None else 1)
@@ -76,7 +83,7 @@ class TiffSections(SectionFile):
                             key = index, layer
                         section = _as_shown(page, planes[:, z], self.sample, self.apply_colour_map)
                 except Exception as error:
-                    raise DataError(_unreadable(self.path, error)) from error
+                    raise DataError(unreadable(self.path, "TIFF", error)) from error
                 yield section
 
     def _decode(self, page: tifffile.TiffPage, layer: int) -> Array:
@@ -154,7 +161,7 @@ def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSecti
         except (IncasemError, OSError):
             raise
         except Exception as error:
-            raise DataError(_unreadable(str(path), error)) from error
+            raise DataError(unreadable(str(path), "TIFF", error)) from error
 
 
 def _first_z(planes: Planes, numbers: Array) -> int:
@@ -276,7 +283,7 @@ def _try_decoding(page: tifffile.TiffPage, path: Path, tried: set[int]) -> None:
         return
     try:
         if _needs_pillow(page):
-            with _opened_with_pillow(str(path)) as image:
+            with open_with_pillow(str(path), "TIFF") as image:
                 _decode_with_pillow(image, page.index)
         else:
             segment = next((index for index, count in enumerate(page.databytecounts) if count), None)
@@ -285,7 +292,7 @@ def _try_decoding(page: tifffile.TiffPage, path: Path, tried: set[int]) -> None:
     except Exception as error:
         raise DataError(
             f"{path} cannot be decoded (compression {getattr(page.compression, 'name', page.compression)}, predictor "
-            f"{int(page.predictor)}, {page.bitspersample} bits: {_reason(error)}): export it without compression."
+            f"{int(page.predictor)}, {page.bitspersample} bits: {reason_of(error)}): export it without compression."
         ) from error
     tried.add(page.hash)
 
@@ -324,11 +331,6 @@ def _needs_pillow(page: tifffile.TiffPage) -> bool:
     return ycbcr or page.compression not in tifffile.TIFF.DECOMPRESSORS
 
 
-def _opened_with_pillow(path: str) -> Image.Image:
-    Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are legitimate
-    return Image.open(path, formats=["TIFF"])
-
-
 def _decode_with_pillow(image: Image.Image, ifd: int) -> Array:
     """Return a page as a viewer shows it: Pillow inverts, rotates and converts to RGB by itself."""
     image.seek(ifd)
@@ -365,12 +367,4 @@ def _opened(path: str) -> tifffile.TiffFile:
     except PermissionError:
         raise
     except Exception as error:
-        raise DataError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: str, error: Exception) -> str:
-    return f"{path} is truncated or not a readable TIFF ({_reason(error)}): copy or export it again."
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise DataError(unreadable(path, "TIFF", error)) from error

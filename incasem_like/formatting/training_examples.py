@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import WorkItem
 from incasem_like.blockwise.ledger import LedgerTask
+from incasem_like.disk import check_output_file
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.intensity_scale import measure_scaling, tile_boxes
 from incasem_like.volumes import Coordinate, Roi, Volume, check_outputs, make_provenance, open_volume
@@ -96,9 +97,16 @@ def split_regions(
         seed: Seed of the choice by share.
 
     Raises:
-        InputError: A name is not known or given twice, nothing is left to train on, or two regions overlap.
+        InputError: A name is not known, given twice or cannot name examples, nothing is left to train on, or two
+            regions overlap.
     """
     names = [region.name for region in regions]
+    for name in names:
+        if not name or "/" in name:
+            raise InputError(f"A region is named {name!r}, but its examples are named after it: leave out slashes.")
+        for longer in names:
+            if longer.startswith(name) and longer[len(name) :].isdecimal():
+                raise InputError(f"The examples of {name} and {longer} could get the same names: give other --names.")
     if len(set(names)) < len(names):
         raise InputError(f"Several regions are named {max(names, key=names.count)}: give different --names.")
     if isinstance(validation, float | int):
@@ -182,9 +190,25 @@ def count_tile(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[np.
     return np.array([np.count_nonzero(foreground(labels, str(item.inputs[0].address), begin))])
 
 
+def scaling_factors(regions: Sequence[AnnotatedRegion], scaling: float | None = None) -> dict[str, float]:
+    """Return the scaling factor of each region by its name.
+
+    Args:
+        regions: The regions.
+        scaling: Factor for all of them; None measures that of each.
+
+    Raises:
+        InputError: The given factor is not above 0.
+        DataError: A region has no scaling factor.
+    """
+    if scaling is not None and not scaling > 0:
+        raise InputError(f"--scaling is {scaling:g}: give a number above 0.")
+    return {region.name: scaling or measure_scaling(open_volume(region.raw)).factor for region in regions}
+
+
 def write_examples(
-    path: Path, examples: Sequence[Example], choice: Choice, *, scaling: float | None = None, overwrite: bool = False
-) -> dict[str, float]:
+    path: Path, examples: Sequence[Example], choice: Choice, factors: Mapping[str, float], *, overwrite: bool = False
+) -> None:
     """Write examples as an HDF5 file, with a group ``<region><tile>`` for each.
 
     A group holds ``image`` (float32, scaled) and ``mask`` (uint8, 0 and 1), both with the context, and the attributes
@@ -195,25 +219,17 @@ def write_examples(
         path: The file.
         examples: The examples.
         choice: How they were chosen.
-        scaling: Factor for all regions; None measures that of each region.
+        factors: The scaling factor of each region, see ``scaling_factors``.
         overwrite: Replace an existing file.
-
-    Returns:
-        The scaling factor of each region.
 
     Raises:
         InputError: The file exists, without ``overwrite``, or is an input.
-        DataError: A region has no scaling factor.
     """
     regions = {example.region.name: example.region for example in examples}
     volumes = {name: (open_volume(region.raw), open_volume(region.labels)) for name, region in regions.items()}
     check_outputs([path], [volume.address for pair in volumes.values() for volume in pair], "choose another --output")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already: add --overwrite to replace it, or choose another name.")
-    if scaling is not None and not scaling > 0:
-        raise InputError(f"--scaling is {scaling:g}: give a number above 0.")
-    factors = {name: scaling or measure_scaling(raw).factor for name, (raw, _) in volumes.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_output_file(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.partial")
     context = Coordinate(choice.context)
     inputs = [volume for pair in volumes.values() for volume in pair]
@@ -233,7 +249,6 @@ def write_examples(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return factors
 
 
 def _read_example(raw: Volume, labels: Volume, roi: Roi) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:

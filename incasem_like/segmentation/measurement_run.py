@@ -64,10 +64,11 @@ class Measurement:
         segmentation.require_zyx()
         segmentation.require_voxel_size()
         check_label_dtype(segmentation)
-        if Path(self.output).resolve().is_relative_to(Path(segmentation.container).resolve()):
-            raise InputError(f"{self.output} is inside of {segmentation.container}: name a folder outside of it.")
         given = {"intensity": self.intensity, "probability": self.probability}
         values = {name: open_volume(address) for name, address in given.items() if address}
+        for volume in (segmentation, *values.values()):
+            if Path(self.output).resolve().is_relative_to(Path(volume.container).resolve()):
+                raise InputError(f"{self.output} is inside of {volume.container}: name a folder outside of it.")
         for name, volume in values.items():
             check_same_voxels(volume, segmentation)
             if name == "probability":
@@ -130,7 +131,8 @@ def measure_as_run(
             "run_id": run.id,
         }  # fmt: skip
 
-    return run_experiment(name="measure_objects", config=asdict(request), main=work, store=store, **options)
+    with folder.making():
+        return run_experiment(name="measure_objects", config=asdict(request), main=work, store=store, **options)
 
 
 def object_columns(rows: dict[str, Array], segmentation: Volume, scales: dict[str, float]) -> dict[str, Array]:

@@ -135,7 +135,8 @@ def _rows_of_ids(path: Path) -> list[tuple[int, list[int]]]:
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): name a CSV file of ids.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}): name a CSV file of ids.") from error
     found = []
     for number, row in enumerate(rows, 1):
         values = [value.strip() for value in row if value.strip()]

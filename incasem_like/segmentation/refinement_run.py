@@ -16,6 +16,7 @@ from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
 from incasem_like.formatting.components import find_parts, save_table
+from incasem_like.formatting.derive import MOST_CONTEXT
 from incasem_like.segmentation import refinement
 from incasem_like.segmentation.measurements import measure_task, read_added_up
 from incasem_like.segmentation.morphology import MORPHOLOGY
@@ -98,6 +99,8 @@ class Refinement:
                 raise InputError(f"--{name} is {value:g}: give more than 0, or leave it out.")
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"--{name} is {value:g}: give a number.")
+        if (self.steps or 0) > MOST_CONTEXT:
+            raise InputError(f"--steps is {self.steps}, more than the {MOST_CONTEXT} that blocks can read: give fewer.")
         if self.min_size and self.max_size and self.min_size > self.max_size:
             raise InputError(f"--min_size {self.min_size} is above --max_size {self.max_size}: exchange them.")
         if not 0 <= self.most_removed <= 1:

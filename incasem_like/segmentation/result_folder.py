@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incasem_like.disk import check_writable, whole_folder
-from incasem_like.errors import InputError
+from incasem_like.disk import check_writable, only_writer, whole_folder
+from incasem_like.errors import DataError, InputError
 from incasem_like.volumes import Volume, make_provenance
 from incasem_like.volumes.chunk_files import digest
 
@@ -71,6 +71,20 @@ class ResultFolder:
         """The hidden folder beside it where blocks leave their parts until all are done."""
         identity = self._identity(make_provenance(self.tool, self.parameters, self.inputs))
         return self.path.with_name(f".{self.path.name}-{digest(identity)[:10]}")
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Claim the parts, and remove them if the input is refused; an interrupted call leaves them to resume.
+
+        Raises:
+            InputError: Another process makes the same.
+        """
+        with only_writer(self.parts / "claim"):
+            try:
+                yield
+            except (DataError, InputError):
+                shutil.rmtree(self.parts, ignore_errors=True)
+                raise
 
     @contextmanager
     def fill(self, run_id: int | None) -> Iterator[Path]:

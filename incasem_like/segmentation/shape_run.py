@@ -130,6 +130,8 @@ class Meshes(ShapeRequest):
         Raises:
             InputError: One has not.
         """
+        if len(set(self.formats)) < len(self.formats):
+            raise InputError(f"--formats names {max(self.formats, key=self.formats.count)} twice: name each once.")
         if not 0 <= self.reduction < 1:
             raise InputError(f"--reduction is {self.reduction:g}: give a share from 0 to below 1.")
 
@@ -179,7 +181,8 @@ def extract_as_run(
         found = _meshes(request, *given) if isinstance(request, Meshes) else _skeletons(request, *given)
         return {"folder": request.output, "objects": len(objects["id"]), **found, "run_id": run.id}
 
-    return run_experiment(name=tool, config=asdict(request), main=work, store=store, **options)
+    with folder.making():
+        return run_experiment(name=tool, config=asdict(request), main=work, store=store, **options)
 
 
 def _skeletons(

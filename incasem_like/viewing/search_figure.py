@@ -27,12 +27,13 @@ def search_figure(candidates: Sequence[Candidate], metric: str, mode: str) -> by
     measured = [one for one in candidates if one.trial.value is not None]
     sign = -1 if mode == "max" else 1
     ranked = sorted(measured, key=lambda one: sign * (one.trial.value or 0.0))[:MOST]
-    figure = new_figure(width=11, height=4.2)
+    figure = new_figure(width=11, height=4.2 + 0.1 * len(ranked))
     left, right = figure.subplots(1, 2)
     for number, one in enumerate(ranked):
         named = [f"{key.rpartition('.')[2]}={shown(value)}" for key, value in one.trial.parameters.items()]
         label = ", ".join(named) or f"trial {one.trial.number}"
         style = {"color": f"C{number % 10}", "linewidth": 2.5 if number == 0 else 1.0, "marker": "."}
+        style["linestyle"] = "-" if number < 10 else "--"  # there are ten colours
         thresholds = [np.nan if threshold is None else threshold for threshold in one.thresholds]
         left.plot(thresholds, _values(one, metric), label=label, **style)
         right.plot(_values(one, "voi_split"), _values(one, "voi_merge"), **style)
@@ -41,7 +42,9 @@ def search_figure(candidates: Sequence[Candidate], metric: str, mode: str) -> by
                        fillstyle="none", markersize=10 if number == 0 else 5)  # fmt: skip
     left.set_xlabel("threshold")
     left.set_ylabel(metric)
-    left.legend(fontsize=7)
+    if ranked:
+        columns = 2 if len(ranked) > 3 else 1
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=7)  # below, where no curve runs
     right.set_xlabel("VOI split (bits)")
     right.set_ylabel("VOI merge (bits)")
     for axes in (left, right):

@@ -86,10 +86,15 @@ def move_into_group(address: Address, name: str) -> None:
         raise InputError(f"{address} is remote and cannot be moved: name another dataset for the pyramid instead.")
     folder = Path(address.location)
     growing = _growing_group(address)
+    group, path = _group_of(address)
     if folder.is_symlink():
         raise InputError(f"{address} is a symbolic link and cannot be moved: name another dataset for the pyramid.")
     if not dataset_exists(address.location, name) and not (growing / name).exists():
         volume = open_volume(address, writable=True)
+        file = join(group.dataset, volume.format.attributes_file)
+        listed = map(ome.paths, ome.images(volume.format.attributes_of(Documents(group).read(file) or {})))
+        if any(path in names and len(names) > 1 for names in listed):
+            raise InputError(f"{address} is a level of the pyramid {group}: name another dataset for a new pyramid.")
         if "complete" not in volume.attributes:  # another program's, so its group alone may know the voxel size
             set_space(volume)
         growing.mkdir(exist_ok=True)
@@ -100,7 +105,6 @@ def move_into_group(address: Address, name: str) -> None:
         os.rename(growing, folder)
     moved = Address(address.container, join(address.dataset, name))
     format_ = open_volume(moved).format
-    group, path = _group_of(address)
     if address.dataset and format_.name in ome.VERSIONS:
         _change_group(group, format_, lambda found: ome.without_image(found, path, format_.name))
     consolidated.refresh(address)

@@ -226,10 +226,9 @@ def describe_missing(address: Address) -> str:
     below = [name for name in datasets if name.startswith(f"{address.dataset}/")]
     if below:
         return f"{address} is a group of datasets, name one of them: {_listed(below)}."
-    hint = nearest(address.dataset, datasets).rstrip("?")
-    return (
-        f"{address.container} has no dataset {address.dataset}{hint}{'?' if hint else ':'} It has {_listed(datasets)}."
-    )
+    hint = nearest(address.dataset, datasets)
+    found = f"{hint} It" if hint else ": it"
+    return f"{address.container} has no dataset {address.dataset}{found} has {_listed(datasets)}."
 
 
 def _listed(names: list[str], most: int = 12) -> str:

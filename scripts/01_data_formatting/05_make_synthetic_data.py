@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from incasem_like.terminal import add_worker_flags, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, at_least, run_script, script_parser
 
 parser = script_parser("Generate synthetic optic-lobe volumes: raw, one label per column, and the mask of all columns.")
 add = parser.add_argument
@@ -13,7 +13,7 @@ add("--format", choices=("tiff", "zarr", "h5", "images"), help="by default after
     "volumes in one file, as the original generator writes them; images: 2-D images in one .h5")  # fmt: skip
 add("--shape", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"), help="voxels; in a .h5 a cube")
 add("--voxel_size", type=float, nargs=3, default=(500.0, 500.0, 500.0), metavar=("Z", "Y", "X"), help="nanometres")
-add("--seed", type=int, default=0, help="random seed; same volumes with any number of workers")
+add("--seed", type=at_least(0), default=0, help="random seed; same volumes with any number of workers")
 add("--num_volumes", type=int, default=1, help="volumes to generate, each different")
 add("--published", action="store_true", help="the sets of the original: 4 files of 512 volumes, and one of 64, in a "
     "folder; --seed is added to their seeds")  # fmt: skip

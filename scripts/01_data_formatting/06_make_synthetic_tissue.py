@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser, shell_command
+from incasem_like.terminal import add_worker_flags, at_least, report_written, run_script, script_parser, shell_command
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Generate EM-like tissue of any size: raw, instances of neurites, and a class for every voxel.")
@@ -12,7 +12,7 @@ add = parser.add_argument
 add("-o", "--output", type=Path, required=True, help="container to write, .zarr or .n5")
 add("--shape", type=int, nargs=3, default=(128, 256, 256), metavar=ZYX, help="voxels")
 add("--voxel_size", type=float, nargs=3, default=(8.0, 8.0, 8.0), metavar=ZYX, help="nanometres")
-add("--seed", type=int, default=0, help="random seed; the same volume with any chunks and number of workers")
+add("--seed", type=at_least(0), default=0, help="random seed; the same volume with any chunks and number of workers")
 add("--neurite_diameter", type=float, default=350, help="typical distance of neighbouring neurites, nanometres")
 add("--noise", type=float, default=14, help="standard deviation of the noise, grey values")
 add("--misalignment", type=float, default=0, help="standard deviation of a section's shift, voxels")

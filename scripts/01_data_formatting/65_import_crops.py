@@ -27,7 +27,7 @@ add("--overwrite", action="store_true", help="replace existing results")
 def main(arguments: argparse.Namespace) -> None:
     """Import the crops, and write a data configuration for each class."""
     from incasem_like.blockwise.workers_file import given_workers
-    from incasem_like.disk import write_whole
+    from incasem_like.disk import check_output_file, write_whole
     from incasem_like.formatting.crops import import_crops, import_painting, parse_classes
     from incasem_like.formatting.derive import Derivation
 
@@ -48,6 +48,11 @@ def main(arguments: argparse.Namespace) -> None:
     for name, entries in configs.items():
         path = Path(output).with_name(f"{name}_config.json")
         text = json.dumps(entries, indent=4) + "\n"
+        if not entries:
+            print(f"The class {name} occurs in none of the crops: {path.name} is not written")
+            continue
+        if not (path.exists() and path.read_text() == text):
+            check_output_file(path, overwrite=arguments.overwrite)
         write_whole(path, lambda file, text=text: file.write(text.encode()))
         report_written(f"the data configuration of {len(entries)} crops", str(path))
 

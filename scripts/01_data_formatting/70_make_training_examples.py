@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, at_least, report_written, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Choose training examples from annotated regions: tiles of a grid, split by whole regions.")
@@ -21,7 +21,7 @@ add("--threshold", type=float, default=0.001, help="share of foreground above wh
 add("--above_threshold_ratio", type=float, default=0.9, help="share of foreground tiles among the examples")
 add("--samples_per_region", type=int, default=50, help="examples of each region")
 add("--scaling", type=float, help="factor on intensities; by default measured in each region")
-add("--seed", type=int, default=0, help="random seed of the choice")
+add("--seed", type=at_least(0), default=0, help="random seed of the choice")
 add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace existing files")
 
@@ -33,9 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.errors import InputError
     from incasem_like.formatting import training_examples as stage
 
-    if arguments.output.parent.is_dir():  # else it is created
-        check_output_file(arguments.output)
-    names = arguments.names or [f"region_{number}" for number in range(1, len(arguments.raw) + 1)]
+    count = len(arguments.raw)
+    names = arguments.names or [f"region_{number:0{len(str(count))}}" for number in range(1, count + 1)]
     if not len(arguments.raw) == len(arguments.labels) == len(names):
         raise InputError("Give as many --labels and --names as --raw volumes.")
     regions = [stage.AnnotatedRegion(*each) for each in zip(names, arguments.raw, arguments.labels, strict=True)]
@@ -44,14 +43,17 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.above_threshold_ratio, arguments.samples_per_region, arguments.seed)  # fmt: skip
     run = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
     second = arguments.output.with_name(f"{arguments.output.stem}_validation{arguments.output.suffix}")
-    for path, part in zip((arguments.output, second), parts, strict=True):
-        found = [stage.choose_examples(region, choice, names.index(region.name), **run) for region in part]
-        examples = [example for chosen, _ in found for example in chosen]
-        if examples:
-            options = {"scaling": arguments.scaling, "overwrite": arguments.overwrite}
-            factors = stage.write_examples(path, examples, choice, **options)
-            print("\n".join(f"{told}, scaling factor {factors[part[n].name]:.6g}" for n, (_, told) in enumerate(found)))
-            report_written(f"{len(examples)} examples", str(path))
+    files = [(path, part) for path, part in zip((arguments.output, second), parts, strict=True) if part]
+    for path, _ in files:
+        if path.parent.is_dir():  # else it is created
+            check_output_file(path, overwrite=arguments.overwrite)
+    chosen = {each.name: stage.choose_examples(each, choice, names.index(each.name), **run) for each in regions}
+    factors = stage.scaling_factors(regions, arguments.scaling)
+    for path, part in files:
+        examples = [example for each in part for example in chosen[each.name][0]]
+        stage.write_examples(path, examples, choice, factors, overwrite=arguments.overwrite)
+        print("\n".join(f"{chosen[each.name][1]}, scaling factor {factors[each.name]:.6g}" for each in part))
+        report_written(f"{len(examples)} examples", str(path))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 import argparse
 
-from incasem_like.terminal import add_worker_flags, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, at_least, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Measure the scaling factor of a volume of light microscopy, from tiles drawn at random.")
@@ -16,7 +16,7 @@ add("--tile_shape", type=int, nargs=3, default=(200, 200, 200), metavar=ZYX, hel
 add("--offset", type=int, nargs=3, metavar=ZYX, help="first voxel of a box to measure, absolute")
 add("--shape", type=int, nargs=3, default=(0, 0, 0), metavar=ZYX, help="voxels of that box; 0 = the rest")
 add("--limits", type=float, nargs=2, default=(0, 4000), metavar=("LOW", "HIGH"), help="intensities that count")
-add("--seed", type=int, default=0, help="random seed of the choice")
+add("--seed", type=at_least(0), default=0, help="random seed of the choice")
 add_worker_flags(parser)
 
 

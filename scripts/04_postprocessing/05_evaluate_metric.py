@@ -3,7 +3,7 @@
 import argparse
 
 from incasem_like.commands.stage import add_run_flags, read_flags, report_run, run_options
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import at_least, run_script, script_parser
 
 parser = script_parser("Compare a probability map with labels, at one threshold or many.")
 add = parser.add_argument
@@ -17,7 +17,7 @@ add("--roi_padding", type=int, nargs="+", default=[0], help="voxels excluded at 
 add("--threshold_start", type=float, default=0.5, help="first threshold, a probability; p >= threshold counts")
 add("--threshold_stop", type=float, default=0.5, help="last threshold, included")
 add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
-add("--label_class", type=int, help="compare with this class of a class map instead of all non-zero ids")
+add("--label_class", type=at_least(0), help="compare with this class of a class map instead of all non-zero ids")
 add("--intersect", action="store_true", help="evaluate the ROI that all volumes cover instead of refusing")
 add("--report", action="store_true", help="also precision, recall and ROC over thresholds 0 to 1, with figures")
 add("--seen", choices=("refuse", "leave_out", "score"), default="refuse", help="what to do if the model was "

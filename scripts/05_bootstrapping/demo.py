@@ -5,15 +5,15 @@ import csv
 import os
 from pathlib import Path
 
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import at_least, run_script, script_parser
 
 HERE = Path(__file__).resolve().parent
 
 parser = script_parser("Bootstrap synthetic neurites from two painted sections, in two rounds.")
 add = parser.add_argument
 add("--folder", type=Path, default=HERE.parents[1] / "training_runs/demo/bootstrapping", help="output")
-add("--iterations", type=int, help="iterations of each training; otherwise those of round_demo.yaml")
-add("--rounds", type=int, default=2, help="number of rounds")
+add("--iterations", type=at_least(1), help="iterations of each training; otherwise those of round_demo.yaml")
+add("--rounds", type=at_least(1), default=2, help="number of rounds")
 
 
 def main(arguments: argparse.Namespace) -> None:

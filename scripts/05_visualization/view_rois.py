@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 
 from incasem_like.commands.view import add_showing_flags, show_from_script
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import at_least, run_script, script_parser
 
 parser = script_parser("Show the regions of data configurations in neuroglancer, with and without context.")
 add = parser.add_argument
 add("-d", "--dataset_config", nargs="+", type=Path, required=True, metavar="JSON", help="data configurations")
 add("-p", "--data_prefix", type=Path, metavar="DIR", help="folder of the containers; otherwise that of this machine")
-add("--context", type=int, default=47, metavar="N", help="voxels that a network reads around its output")
+add("--context", type=at_least(0), default=47, metavar="N", help="voxels that a network reads around its output")
 add("-o", "--only_cell", metavar="ZARR", help="show only the entries of this container, as written in the JSON")
 add_showing_flags(parser)
 

@@ -15,7 +15,7 @@ from incasem_like.commands.data_configs import (
     split_entry,
     suggest_entry,
     write_contact_sheet,
-    write_data_config,
+    write_data_configs,
 )
 from incasem_like.config import load_data_config
 from incasem_like.errors import DataError, InputError
@@ -100,7 +100,7 @@ def test_the_parts_do_not_touch_and_validation_is_the_more_typical_end(cell, arr
 
 def test_the_report_counts_what_is_there(cell, arrays, tmp_path):
     entry = suggest_entry(cell, NAMES, 0)
-    write_data_config(tmp_path / "data.json", [entry], False)
+    write_data_configs([(tmp_path / "data.json", [entry])], False)
     [report] = check_entries([tmp_path / "data.json"])
     inside = arrays["mask"] > 0
     er, mito = (arrays[name] > 0 for name in NAMES.labels)
@@ -113,14 +113,14 @@ def test_the_report_counts_what_is_there(cell, arrays, tmp_path):
     assert "z 10 and 10" in text
     assert f"{count[0]} connected objects" in text
     with pytest.raises(InputError, match="exists already"):
-        write_data_config(tmp_path / "data.json", [entry], False)
+        write_data_configs([(tmp_path / "data.json", [entry])], False)
 
 
 def test_shared_voxels_of_two_files_are_named(cell, tmp_path):
     entry = suggest_entry(cell, NAMES, 0)
     train, validation = split_entry(entry, [open_volume(cell, name) for name in NAMES.labels], 0.3, 2)
     for name, entries in {"a": [train], "b": [validation], "c": [entry]}.items():
-        write_data_config(tmp_path / f"{name}.json", entries, False)
+        write_data_configs([(tmp_path / f"{name}.json", entries)], False)
     assert not [*shared_voxels(check_entries([tmp_path / "a.json", tmp_path / "b.json"]))]
     [sentence] = shared_voxels(check_entries([tmp_path / "b.json", tmp_path / "c.json"]))
     assert f"share {validation.roi.size} voxels" in sentence
@@ -128,7 +128,7 @@ def test_shared_voxels_of_two_files_are_named(cell, tmp_path):
 
 def test_the_contact_sheet_shows_each_entry(cell, tmp_path):
     entry = suggest_entry(cell, NAMES, 0)
-    write_data_config(tmp_path / "data.json", [entry], False)
+    write_data_configs([(tmp_path / "data.json", [entry])], False)
     reports = check_entries([tmp_path / "data.json"])
     write_contact_sheet(reports, tmp_path / "one.png")
     write_contact_sheet(reports * 2, tmp_path / "two.png")
@@ -166,3 +166,14 @@ def test_from_the_command_line(cell, tmp_path):
     refused = run("make_data_config.py", *flags, "-o", "d.json")
     assert refused.returncode == 2
     assert "exists already" in refused.stderr
+    split = ("--gap", 3, "--validation", 0.2, "--validation_output", "d_validation.json")
+    for wrong, sentence in (
+        (("-o", "new.json", *split), "d_validation.json exists already"),
+        (("-o", "same.json", *split[:-1], "same.json"), "would hold both"),
+        (("-o", "gap.json", "--validation", 0.2, "--gap", -9), "at least 0"),
+        (("-o", "nan.json", "--validation", "nan"), "not a finite number"),
+        (("-o", "twice.json", "-l", "labels/er", "labels/er"), "labels/er twice"),
+    ):
+        refused = run("make_data_config.py", *flags, *wrong)
+        assert (refused.returncode, sentence in refused.stderr) == (2, True), refused.stderr
+        assert not (tmp_path / wrong[1]).exists()

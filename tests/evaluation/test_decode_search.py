@@ -164,6 +164,9 @@ def test_the_best_parameters_are_used_by_the_id_of_the_run(volumes, tmp_path):
                 "search.thresholds=[0.1,0.3,0.6]", runs=runs)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Best voi: " in done.stdout
+    outside = call("11_search_parameters.py", "--run_id", 1, "--labels", labels.address, "--num_workers", 1, "--block",
+                   2, 0, 1, 999, 16, 30, runs=runs)  # fmt: skip
+    assert (outside.returncode, "move the --block" in outside.stderr) == (2, True), outside.stderr
     assert "--parameters_of 1" in done.stdout
     evaluations = open_store(None, kind="evaluations", runs_directory=runs)
     best = evaluations.get(1).result["best"]

@@ -155,6 +155,10 @@ def test_bad_input_is_one_sentence(make_volume, slabs):
         compare([good, segmentation, segmentation])
     with pytest.raises(DataError, match="holds the label -1"):
         compare([good, make_volume("negative", slabs.astype(np.int32) - 1)])
+    nowhere = make_volume("nowhere", np.zeros(slabs.shape, np.uint8))
+    with pytest.raises(DataError, match="the mask is 0 everywhere"):
+        compare([good, make_volume("masked", slabs)], mask=str(nowhere.address))
+    assert not Path(f"{segmentation.container}/masked_errors_prediction").exists()  # nothing is written
 
 
 def test_a_refused_job_leaves_the_table_of_objects_as_it_was(make_volume, slabs, monkeypatch):

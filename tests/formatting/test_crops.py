@@ -78,6 +78,13 @@ def test_crops_with_many_classes_become_class_maps_masks_and_configs(cell, tmp_p
         import_crops(str(tmp_path / "gt.n5"), "volumes/raw", out, classes, "(")
     with pytest.raises(InputError, match="NAME=ID"):
         parse_classes(["mito=x"])
+    with pytest.raises(InputError, match="names er twice"):
+        parse_classes(["er", "er=5"])
+    volume_of(ids, "gt.n5/volumes/groundtruth/0003/crop9/labels/all", voxel_size=SIZE)  # outside raw
+    new = [ClassOfIds("new", (3,), 2)]
+    with pytest.raises(DataError, match="crop9/labels/all covers z 0-7"):
+        import_crops(str(tmp_path / "gt.n5"), "volumes/raw", out, new)
+    assert not (tmp_path / "cell.zarr/volumes/labels/new").exists()  # no crop is imported
 
 
 def test_sections_are_written_and_stacked_again(volume_of, raw):

@@ -52,7 +52,7 @@ def test_the_examples_have_holes_and_objects_of_all_sizes(raw):
 
 
 def test_a_filled_hole_joins_the_objects_around_it(volume_of):
-    slab = np.zeros((30, 30, 30), np.uint8)
+    slab = np.zeros((60, 30, 30), np.uint8)  # the second half is empty: whole blocks of one value
     slab[5:25, 5:25, 5:25] = 100
     slab[5:25, 14, 5:25] = 0  # a sheet without resin between two halves, closed by the ball of 2 voxels
     options = {"minimum": 2, "maximum": 180, "hole_size": 5000, "object_size": 7000}

@@ -173,6 +173,8 @@ def test_resampled_labels_are_those_at_the_centres(volume_of, labels):
 def test_whole_ratios_shrink(volume_of, labels):
     result = run(volume_of(labels), "resample", voxel_size=(8, 8, 4))
     assert result.provenance["tool"] == "downsample"
+    with pytest.raises(InputError, match="more than 4096 voxels of each"):  # micrometres instead of nanometres
+        run(volume_of(labels, "b.zarr/x"), "resample", voxel_size=(0.008, 0.008, 0.004))
 
 
 def test_dilation_grows_each_object_by_city_block_distance_and_ties_go_to_the_larger(volume_of):
@@ -188,6 +190,8 @@ def test_dilation_grows_each_object_by_city_block_distance_and_ties_go_to_the_la
     np.testing.assert_array_equal(run(volume_of(seeds), "dilate", steps=4).read(), wanted)
     plane = run(volume_of(seeds, "b.zarr/x"), "dilate", steps=4, in_plane=True).read()
     np.testing.assert_array_equal(plane, [dilate_labels(section[None], 4)[0] for section in seeds])
+    with pytest.raises(InputError, match="would read 300 voxels around each block"):
+        run(volume_of(seeds, "c.zarr/x"), "dilate", steps=300)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])

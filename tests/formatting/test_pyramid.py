@@ -111,6 +111,15 @@ def test_a_volume_stays_in_its_place_if_no_pyramid_can_be_made(volume_of, raw, o
     np.testing.assert_array_equal(open_volume(*place).read(), raw)
 
 
+def test_a_level_of_a_pyramid_is_not_moved(volume_of, raw):
+    container, dataset = volume_of(raw)
+    make_pyramid(Derivation(container, dataset, "", None), factors=[(2, 2, 2)])
+    before = open_volume(container, f"{dataset}/s1").read()
+    with pytest.raises(InputError, match="s1 is a level of the pyramid"):
+        make_pyramid(Derivation(container, f"{dataset}/s1", "", None), factors=[(2, 2, 2)])
+    np.testing.assert_array_equal(open_volume(container, f"{dataset}/s1").read(), before)
+
+
 def test_a_link_to_a_volume_is_not_moved(volume_of, raw, tmp_path):
     container, dataset = volume_of(raw)
     link = tmp_path / "cell.zarr" / "volumes" / "link"

@@ -10,6 +10,7 @@ from incasem_like.formatting.training_examples import (
     AnnotatedRegion,
     Choice,
     choose_examples,
+    scaling_factors,
     split_regions,
     write_examples,
 )
@@ -99,8 +100,9 @@ def test_tiles_of_the_other_kind_take_the_place_of_missing_ones(region, labelled
 def test_a_file_holds_scaled_images_and_masks_with_context(region, tmp_path):
     place, raw, labels = region("a")
     examples, _ = choose_examples(place, CHOICE)
-    factors = write_examples(tmp_path / "e.h5", examples, CHOICE, scaling=0.01)
+    factors = scaling_factors([place], 0.01)
     assert factors == {"a": 0.01}
+    write_examples(tmp_path / "e.h5", examples, CHOICE, factors)
     padded, masks = (np.pad(array, [(3, 16)] * 3, mode="reflect") for array in (raw, labels))
     with h5py.File(tmp_path / "e.h5") as file:
         assert sorted(file) == sorted(f"a{example.tile}" for example in examples)
@@ -113,8 +115,8 @@ def test_a_file_holds_scaled_images_and_masks_with_context(region, tmp_path):
             assert group.attrs["region"] == "a"
             assert tuple(group.attrs["offset"]) == tuple(np.array(example.roi.begin) - 3)
     with pytest.raises(InputError, match="--overwrite"):
-        write_examples(tmp_path / "e.h5", examples, CHOICE)
-    assert write_examples(tmp_path / "f.h5", examples, CHOICE)["a"] == pytest.approx(scaling_factor(raw))
+        write_examples(tmp_path / "e.h5", examples, CHOICE, factors)
+    assert scaling_factors([place])["a"] == pytest.approx(scaling_factor(raw))
 
 
 def test_regions_are_split_whole(region):
@@ -127,6 +129,9 @@ def test_regions_are_split_whole(region):
     for wrong, words in [(["x"], "no region x"), (["a", "bb", "ccc"], "leave one")]:
         with pytest.raises(InputError, match=words):
             split_regions(regions, wrong)
+    for names, words in [(("a/b",), "leave out slashes"), (("part1", "part11"), "the same names")]:
+        with pytest.raises(InputError, match=words):  # part1 has a tile 10, part11 a tile 0
+            split_regions([AnnotatedRegion(name, regions[0].raw, regions[0].labels) for name in names], 0.0)
     twice = [regions[0], AnnotatedRegion("again", regions[0].raw, regions[0].labels)]
     with pytest.raises(InputError, match="share voxels"):
         split_regions(twice, ["again"])
@@ -146,3 +151,9 @@ def test_the_scripts_write_two_files_and_print_a_factor(region, run_stage, tmp_p
     container, _, dataset = places[0].raw.rpartition("/")
     assert "Scaling factor" in run_stage("75_measure_scaling.py", "-f", container, "-d", dataset).stdout
     assert run_stage("70_make_training_examples.py", *words[:4], "-o", "x.h5").returncode == 2
+    (tmp_path / "train.h5").unlink()
+    refused = run_stage("70_make_training_examples.py", *words, "--context", 2, 2, 2)
+    assert "train_validation.h5 exists already" in refused.stderr
+    assert not (tmp_path / "train.h5").exists()  # neither of the two is written
+    negative = run_stage("70_make_training_examples.py", *words, "--seed", -1, "--overwrite")
+    assert (negative.returncode, "at least 0" in negative.stderr) == (2, True)

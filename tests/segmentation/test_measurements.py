@@ -194,6 +194,8 @@ def test_tables_are_not_made_twice_and_not_replaced_unasked(write, tmp_path):
     with pytest.raises(InputError, match="add --overwrite to replace it"), two.fill(None):
         finished.rename(one.path)  # by another job, which ends first
     assert one.is_finished()
+    with one.making(), pytest.raises(InputError, match="Another process is writing"), one.making():
+        pass
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="holds no result of this script"):
         measure_as_run(Measurement(segmentation=labels, output=str(tmp_path / "mine")), store=None, overwrite=True)
@@ -210,4 +212,7 @@ def test_volumes_that_do_not_fit_are_refused(write, tmp_path):
         )
     with pytest.raises(InputError, match="is inside of"):
         measure_as_run(Measurement(segmentation=labels, output=str(tmp_path / "cell.zarr/out")), store=None)
-    assert not (tmp_path / "out").exists()
+    negative = write(cells(1).astype(np.int32) - 5)
+    with pytest.raises(DataError, match="holds the label -"):  # seen only when blocks are read
+        measure_as_run(Measurement(segmentation=negative, output=str(tmp_path / "out")), store=None)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]  # nor parts of blocks, which are hidden

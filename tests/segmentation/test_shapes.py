@@ -238,6 +238,8 @@ def test_objects_that_cannot_be_extracted_are_named(write, tree, tmp_path, monke
         extract_as_run(Meshes(**names, min_size=1, most_objects=1), store=None)
     with pytest.raises(InputError, match="from 0 to below 1"):
         extract_as_run(Meshes(**names, reduction=1.0), store=None)
+    with pytest.raises(InputError, match="--formats names ply twice"):
+        extract_as_run(Meshes(**names, formats=("ply", "obj", "ply")), store=None)
     with pytest.raises(InputError, match="--constant is -1: give 0 or more"):
         extract_as_run(Skeletons(**names, constant=-1.0), store=None)
     monkeypatch.setattr(shape_run, "find_spec", lambda name: None)
