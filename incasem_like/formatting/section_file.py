@@ -5,12 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from PIL import Image
+from PIL import Image
 
 Origin = tuple[tuple[str, int], ...]
 VoxelSize = tuple[float | None, float | None, float | None]
@@ -19,8 +17,6 @@ SECTION_AXES = {"Z": "section", "T": "time point", "C": "channel"}
 
 def open_with_pillow(path: str, *formats: str) -> Image.Image:
     """Open an image of any size."""
-    from PIL import Image
-
     Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are legitimate
     return Image.open(path, formats=formats)
 
