@@ -89,8 +89,7 @@ def find_parts(
         touching.append(first[number] + own["touching"])
         for axis, neighbour in _preceding(grid, number):
             other = _unpacked(task.result(neighbour))
-            faces = np.stack([own[f"low{axis}"].ravel(), other[f"high{axis}"].ravel()], 1).astype(np.int64)
-            pairs = np.unique(faces, axis=0)
+            pairs = different_pairs(own[f"low{axis}"], other[f"high{axis}"])
             same = own["values"][pairs[:, 0]] == other["values"][pairs[:, 1]]
             pairs += [first[number], first[neighbour]]
             links.append(pairs[same])
@@ -104,6 +103,17 @@ def find_parts(
         np.concatenate(touching),
         np.concatenate(at_border),
     )
+
+
+def different_pairs(ones: Array, others: Array) -> Ids:
+    """Return each pair of ids that occurs, once, sorted; the ids are below 2^31.
+
+    Example:
+        >>> different_pairs(np.array([5, 5, 4]), np.array([1, 1, 2])).tolist()
+        [[4, 2], [5, 1]]
+    """
+    both = np.unique(ones.ravel().astype(np.int64) << 32 | others.ravel().astype(np.int64))  # 10 times faster than rows
+    return np.stack([both >> 32, both & 0xFFFFFFFF], 1)
 
 
 def joined(pairs: Ids, count: int) -> Ids:
@@ -157,9 +167,10 @@ def parts_of_block(block: Block, parameters: Mapping[str, Any]) -> Array:
         if roi.end[axis] == whole.end[axis]:
             at_border[along[-1]] = True
         found[f"low{axis}"], found[f"high{axis}"] = along[0].astype(np.uint32), along[-1].astype(np.uint32)
-        pairs = np.stack([along[:-1], along[1:]], -1)
-        touching.append(np.unique(pairs[pairs[..., 0] != pairs[..., 1]], axis=0))
-    found["touching"] = np.unique(np.concatenate(touching), axis=0)
+        if len(of_part) > 1:
+            differs = along[:-1] != along[1:]
+            touching.append(different_pairs(along[:-1][differs], along[1:][differs]))
+    found["touching"] = different_pairs(*np.concatenate(touching).T)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **found)
     return np.frombuffer(buffer.getvalue(), np.uint8)
