@@ -112,7 +112,7 @@ def different_pairs(ones: Array, others: Array) -> Ids:
         >>> different_pairs(np.array([5, 5, 4]), np.array([1, 1, 2])).tolist()
         [[4, 2], [5, 1]]
     """
-    both = np.unique(ones.ravel().astype(np.int64) << 32 | others.ravel().astype(np.int64))  # many times faster than rows
+    both = np.unique(ones.ravel().astype(np.int64) << 32 | others.ravel().astype(np.int64))  # faster than rows
     return np.stack([both >> 32, both & 0xFFFFFFFF], 1)
 
 
