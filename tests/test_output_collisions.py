@@ -98,12 +98,12 @@ def check_refused(folder, monkeypatch, capsys):
         (f"{STAGE_04}/35_extract_meshes.py", (*OBJECTS, "file/meshes")),
     ],
 )
-def test_where_an_output_cannot_be_made_nothing_is_left_behind(script, words, refused, folder, monkeypatch):
+def test_where_an_output_cannot_be_made_nothing_is_left_behind(script, words, check_refused, folder, monkeypatch):
     monkeypatch.setenv("INCASEM_JOBS", str(folder / "jobs"))
     monkeypatch.setenv("INCASEM_RUNS", str(folder / "runs"))
     (folder / "file").touch()
     (folder / "data/c.zarr/file").touch()
-    refused(script, *words, said="file is a file, but a folder is needed there")
+    check_refused(script, *words, said="file is a file, but a folder is needed there")
     assert not (folder / "jobs").exists()
     assert not list((folder / "runs").rglob("run.json"))
 

@@ -78,6 +78,8 @@ def local_shape_descriptors(
             a multiple of ``downsample``.
 
     Example:
+        >>> import numpy as np
+        >>> from incasem_like.targets import DESCRIPTOR_NAMES
         >>> y, x = np.mgrid[-6:7, -6:7]
         >>> disc = (y**2 + x**2 <= 16).astype(np.uint8)
         >>> described = local_shape_descriptors(disc, sigma=3)

@@ -298,7 +298,7 @@ def test_the_script_exports_from_any_folder(make_volume, tmp_path):
     [
         (["-f", "cell.zarr", "-d", "volumes/labels", "-o", "out"], "volumes/labels"),
         (["-f", "none.zarr", "-d", "volumes/raw", "-o", "out"], "none.zarr"),
-        (["-f", "cell.zarr", "-d", "volumes/raw", "-o", "file/out"], "Cannot create the folder"),
+        (["-f", "cell.zarr", "-d", "volumes/raw", "-o", "file/out"], "file is a file, but a folder is needed there"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(arguments, message, make_volume, tmp_path):
