@@ -10,14 +10,13 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PICTURES = {"bootstrapping": 2, "evaluation": 1, "neurons": 4, "organelles": 3}
-STORED = ("evaluation", "neurons", "organelles")  # a round of bootstrapping takes a quarter of an hour
 
 
 def test_each_user_story_has_a_notebook() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(PICTURES)
 
 
-@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("name", sorted(PICTURES))
 def test_is_stored_with_its_pictures_and_without_errors(name: str) -> None:
     outputs = [one for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells for one in cell.get("outputs", [])]
     assert sum("image/png" in one.get("data", {}) for one in outputs) == PICTURES[name]
