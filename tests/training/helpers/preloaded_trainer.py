@@ -82,9 +82,9 @@ def die() -> None:
 
 def kill_after_calls(calls: int) -> None:
     """Count the function calls of the main thread from the making of the trainer on, and die at the given one."""
-    from incasem_like.training import experiment
+    from incasem_like.training import assembly
 
-    build: Callable[..., Any] = experiment.build_trainer
+    build: Callable[..., Any] = assembly.build_trainer
     left = calls
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -97,7 +97,7 @@ def kill_after_calls(calls: int) -> None:
         sys.setprofile(count)
         return build(*arguments)
 
-    experiment.build_trainer = building
+    assembly.build_trainer = building
 
 
 def train(job: dict[str, Any]) -> None:
@@ -137,6 +137,7 @@ def serve() -> None:
     import incasem_like.prediction.computing.tiles
     import incasem_like.samples.making
     import incasem_like.tracking.recording.writer
+    import incasem_like.training.assembly
     import incasem_like.training.trainer
     import incasem_like.training.validation  # noqa: F401
 
