@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,15 @@ class Study:
             if subprocess.run(line, stdout=log, stderr=log).returncode:
                 sys.exit(f"{script} failed: see {log.name}")
 
+    def once(self, name: str, measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Return what was measured under a name, by an earlier call or now."""
+        kept = self.folder / f"{name}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(measure(name, *arguments)))
+        return dict(json.loads(kept.read_text()))
+
     def round(self, name: str, seed: int, labels: str, parent: int | None = None) -> dict[str, Any]:
         """Run a round, and return its painted voxels and scores on the unseen sections."""
-        kept = self.folder / f"{name}.json"
-        if kept.exists():
-            return dict(json.loads(kept.read_text()))
         affinities = self.folder / "affinities_model.json"
         steps = ("sparse_model", "model") if affinities.exists() else ("sparse_model", "affinities_model", "model")
         words = [f"{one}.values.training.iterations={self.iterations}" for one in steps if self.iterations]
@@ -120,15 +125,10 @@ class Study:
         steps_of = {step["name"]: step["result"] for step in record.info["steps"]}
         affinities.write_text(json.dumps(steps_of["affinities_model"]["run_id"]))
         scores = self.score(name, steps_of["model"]["run_id"])
-        found = {"round": record.id, "voxels": steps_of["painting"]["voxels"], "seconds": seconds, **scores}
-        kept.write_text(json.dumps(found))
-        return found
+        return {"round": record.id, "voxels": steps_of["painting"]["voxels"], "seconds": seconds, **scores}
 
-    def dense(self, seed: int) -> dict[str, Any]:
+    def dense(self, name: str, seed: int) -> dict[str, Any]:
         """Train the last network of a round on all labels, and return its scores on the unseen sections."""
-        kept = self.folder / f"dense_{seed}.json"
-        if kept.exists():
-            return dict(json.loads(kept.read_text()))
         self.write("labels", self.labels[:LAST])
         entry = {"file": str(self.container), "voxel_size": VOXEL_SIZE, "offset": [0, 0, 0],
                  "shape": [LAST, *self.raw.shape[1:]], "raw": "raw", "labels": {"labels": 1}}  # fmt: skip
@@ -138,15 +138,13 @@ class Study:
         config.write_text(yaml.safe_dump(step["values"]))
         begun = time.monotonic()
         self.run(
-            "02_train/train.py", "--name", f"dense_{seed}", "with", *(HERE / one for one in step["config"]), config,
+            "02_train/train.py", "--name", name, "with", *(HERE / one for one in step["config"]), config,
             f"training.data={data}", "data.voxel_size=[10,10,10]", f"seed={seed}",
             *([f"training.iterations={self.iterations}"] if self.iterations else []),
         )  # fmt: skip
         seconds = time.monotonic() - begun
-        scores = self.score(f"dense_{seed}", max(self.store("trainings").ids()))
-        found = {"voxels": int(np.count_nonzero(self.labels[:LAST])), "seconds": seconds, **scores}
-        kept.write_text(json.dumps(found))
-        return found
+        scores = self.score(name, max(self.store("trainings").ids()))
+        return {"voxels": int(np.count_nonzero(self.labels[:LAST])), "seconds": seconds, **scores}
 
     def score(self, name: str, training: int) -> dict[str, float]:
         """Predict and segment the unseen sections, and return VOI and NVI of all labelled voxels."""
@@ -209,11 +207,12 @@ def main() -> None:
     for seed in arguments.seeds:
         for budget in BUDGETS:
             if budget in arguments.budgets or (budget == FIRST and "second" in arguments.budgets):
+                name = f"{budget}_{seed}"
                 if budget == "dense":
-                    scores = study.dense(seed)
+                    scores = study.once(name, study.dense, seed)
                 else:
                     painted = paint(study.labels[:LAST], budget, np.random.default_rng(seed))
-                    scores = study.round(f"{budget}_{seed}", seed, study.write(f"painted/{budget}_{seed}", painted))
+                    scores = study.once(name, study.round, seed, study.write(f"painted/{name}", painted))
                 found.setdefault(budget, {})[seed] = scores
                 write_table(arguments.folder, found)
         if "second" in arguments.budgets:
@@ -221,7 +220,7 @@ def main() -> None:
             for arm, chance in (("asked", None), ("random", seed)):
                 if not (arguments.folder / f"{arm}_{seed}.json").exists():
                     study.paint_places(study.store("bootstrapping").get(parent), chance)
-                found.setdefault(arm, {})[seed] = study.round(f"{arm}_{seed}", seed, labels, parent)
+                found.setdefault(arm, {})[seed] = study.once(f"{arm}_{seed}", study.round, seed, labels, parent)
                 write_table(arguments.folder, found)
 
 

@@ -33,8 +33,7 @@ def check_round(plan: RoundPlan, store: RunStore) -> None:
     Raises:
         InputError: The volume has one section; or a training that the round uses does not exist.
         ConfigError: An option of a prediction or segmentation is wrong; a network does not take or give blocks of the
-            given sizes; or the network of 3-D affinities reads
-            something else than the sparse model predicts.
+            given sizes; or the network of 3-D affinities reads something else than the sparse model predicts.
     """
     for options in (first_options(plan), final_options(plan)):
         for values in combinations(options):
@@ -79,12 +78,9 @@ def _check_thickness(plan: RoundPlan) -> None:
 def _check_sizes(plan: RoundPlan, name: str) -> None:
     from incasem_like.training.preflight import check_block_sizes  # loads torch, which a dry run does without
 
-    config = plan.training(name)
-    if name != "affinities_model" and plan.config.round.validation_share:
-        painted = config.validation.model_copy(update={"data": (plan.folder,)})  # held-out pixels, once there are some
-        config = config.model_copy(update={"validation": painted})
+    validated = name != "affinities_model" and plan.config.round.validation_share > 0  # with held-out pixels
     try:
-        check_block_sizes(config)
+        check_block_sizes(plan.training(name), validated=validated)
     except ConfigError as error:
         raise ConfigError(f"{name}.values: {error}") from None
 

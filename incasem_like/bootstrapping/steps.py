@@ -189,8 +189,8 @@ def _segment(source: Callable[[RoundPlan], str], options: Callable[[RoundPlan], 
             ]  # fmt: skip
             found = work.run_script("segmentations", words, None, key=key)
             if found["result"] is None:
-                names = [name for name in sorted(list_datasets(f"{container}/{group}")) if name.startswith("segmen")]
-                made = [f"{container}/{group}/{name}" for name in names]
+                names = sorted(list_datasets(f"{container}/{group}"))
+                made = [f"{container}/{group}/{name}" for name in names if name.startswith("segmentation")]
                 ids.append((open_volume(made[0]).provenance or {}).get("run_id"))
             else:
                 made = [one["address"] for one in found["result"]["segmentations"]]

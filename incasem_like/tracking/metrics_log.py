@@ -236,11 +236,7 @@ def _contents(path: Path, lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
             found = json.loads(b"[%s]" % b",".join(several)) if several[-1].endswith(b"\n") else None
         except ValueError:
             found = None
-        yield from filter(_is_content, found or (_read(path, line) for line in several))
-
-
-def _is_content(value: Any) -> bool:
-    return isinstance(value, dict)
+        yield from (one for one in found or (_read(path, line) for line in several) if isinstance(one, dict))
 
 
 def _read(path: Path, line: bytes) -> dict[str, Any] | None:

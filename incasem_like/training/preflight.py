@@ -156,15 +156,19 @@ def check_options(config: TrainingConfig) -> None:
         )
 
 
-def check_block_sizes(config: TrainingConfig) -> None:
+def check_block_sizes(config: TrainingConfig, *, validated: bool | None = None) -> None:
     """Compare the block sizes of training and validation with the network's geometry.
+
+    Args:
+        config: The configuration.
+        validated: Whether the training is validated; None: if ``validation.data`` is set.
 
     Raises:
         ConfigError: The network does not take an input size, or has another output size for it.
     """
     geometry = geometry_in_volumes(network_geometry(config.model))
     sizes = {"training": (config.training.input_size_voxels, config.training.output_size_voxels)}
-    if config.validation.data is not None:
+    if config.validation.data is not None if validated is None else validated:
         sizes["validation"] = (config.validation.input_size_voxels, config.validation.output_size_voxels)
     for name, (given, given_output) in sizes.items():
         if not geometry.is_valid(given):
